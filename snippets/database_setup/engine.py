@@ -1,0 +1,117 @@
+"""Create the engine with the options that each database needs."""
+
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from snippets.database_setup.settings import DatabaseSettings
+from snippets.database_setup.sqlite_pragmas import configure_sqlite
+from snippets.database_setup.urls import async_url
+
+CONNECT_TIMEOUT = 10  # seconds
+
+
+def engine_from_settings(settings: DatabaseSettings) -> AsyncEngine:
+    return engine_for(
+        settings.async_url(),
+        application_name=settings.application_name,
+        pool_size=settings.pool_size,
+        max_overflow=settings.max_overflow,
+        pool_timeout=settings.pool_timeout,
+        statement_timeout=settings.statement_timeout,
+        lock_timeout=settings.lock_timeout,
+    )
+
+
+def engine_for(
+    url: str | URL,
+    *,
+    application_name: str = "app",
+    pool_size: int = 5,
+    max_overflow: int = 10,
+    pool_timeout: float = 10,
+    statement_timeout: float = 30,
+    lock_timeout: float = 5,
+    **options: Any,
+) -> AsyncEngine:
+    """Return an engine; nothing connects yet. One per process: it is the pool.
+
+    Args:
+        url: with or without a driver; see `async_url`.
+        application_name: how the database's own views name this process (PostgreSQL).
+        pool_size: connections kept open.
+        max_overflow: connections opened on top under load.
+        pool_timeout: seconds to wait for a free connection.
+        statement_timeout: seconds a statement may run (PostgreSQL, MariaDB).
+        lock_timeout: seconds to wait for a lock.
+        options: go to `create_async_engine`, and win over what is set here.
+
+    Raises:
+        DatabaseURLError: no async engine can use the URL.
+    """
+    url = async_url(url)
+    # Parameters are data of people; errors and logs show the statement without them.
+    common: dict[str, Any] = {"hide_parameters": True}
+    if "poolclass" not in options and not _is_memory(url):
+        common |= {
+            "pool_size": pool_size,
+            "max_overflow": max_overflow,
+            "pool_timeout": pool_timeout,
+        }
+    if url.get_backend_name() == "sqlite":
+        connect_args: dict[str, Any] = {"timeout": lock_timeout}
+        engine = create_async_engine(url, **common | {"connect_args": connect_args} | options)
+        configure_sqlite(engine)
+        return engine
+    # Ask the server before each checkout: a restart costs a reconnect, not a failed request.
+    common["pool_pre_ping"] = True
+    if url.get_backend_name() == "postgresql":
+        settings = postgresql_settings(application_name, statement_timeout, lock_timeout)
+        common["connect_args"] = postgresql_connect_args(url.get_driver_name(), settings)
+    else:
+        common["connect_args"] = mysql_connect_args(statement_timeout, lock_timeout)
+    return create_async_engine(url, **common | options)
+
+
+def _is_memory(url: URL) -> bool:
+    """Whether the whole database is one connection, which has no pool to size."""
+    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+
+
+def postgresql_settings(
+    application_name: str, statement_timeout: float, lock_timeout: float
+) -> dict[str, str]:
+    return {
+        "application_name": application_name,
+        "timezone": "UTC",  # what a timestamp without zone is taken for
+        "statement_timeout": f"{round(statement_timeout * 1000)}ms",
+        "lock_timeout": f"{round(lock_timeout * 1000)}ms",
+        # A forgotten transaction holds locks and stops vacuum: end it.
+        "idle_in_transaction_session_timeout": "60s",
+        # Short queries gain nothing from compilation, and asyncpg's look at types pays for it.
+        "jit": "off",
+    }
+
+
+def postgresql_connect_args(driver: str, settings: dict[str, str]) -> dict[str, Any]:
+    if driver == "asyncpg":
+        return {"timeout": CONNECT_TIMEOUT, "server_settings": settings}
+    escaped = {k: v.replace("\\", "\\\\").replace(" ", "\\ ") for k, v in settings.items()}
+    options = " ".join(f"-c {name}={value}" for name, value in escaped.items())
+    return {"connect_timeout": CONNECT_TIMEOUT, "options": options}
+
+
+def mysql_connect_args(statement_timeout: float, lock_timeout: float) -> dict[str, Any]:
+    # The comment with M! is run by MariaDB alone; MySQL has no such variable.
+    init_command = (
+        "SET time_zone = '+00:00'"
+        ", sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,ONLY_FULL_GROUP_BY')"
+        f", innodb_lock_wait_timeout = {max(1, round(lock_timeout))}"
+        f" /*M!100101 , max_statement_time = {statement_timeout:.3f} */"
+    )
+    return {
+        "charset": "utf8mb4",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "init_command": init_command,
+    }

@@ -1,0 +1,39 @@
+"""Read the database's settings from the environment, typed, with the password kept out of sight."""
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
+
+from snippets.database_setup.urls import async_url
+
+
+class DatabaseSettings(BaseSettings):
+    """`DATABASE_URL`, `DATABASE_POOL_SIZE` and so on; times are seconds.
+
+    Raises:
+        pydantic.ValidationError: a value is missing or wrong; the URL is not shown.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DATABASE_",
+        env_file=".env",
+        extra="ignore",  # the same .env has other programs' settings
+        hide_input_in_errors=True,  # or a wrong URL is printed with its password
+    )
+
+    url: SecretStr
+    application_name: str = Field(default="app", max_length=63)  # PostgreSQL cuts it there
+    pool_size: int = Field(default=5, ge=1)
+    max_overflow: int = Field(default=10, ge=0)
+    pool_timeout: float = Field(default=10, gt=0)
+    statement_timeout: float = Field(default=30, gt=0)
+    lock_timeout: float = Field(default=5, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: SecretStr) -> SecretStr:
+        async_url(url.get_secret_value())
+        return url
+
+    def async_url(self) -> URL:
+        return async_url(self.url.get_secret_value())

@@ -1,0 +1,139 @@
+"""The three databases: write a test once, it runs on each of them.
+
+Ask for `database_url`, `engine` or `session`. A module's `TABLES` names the models whose tables its
+tests need; whatever a test leaves behind is gone before the next one.
+"""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import version
+
+import pytest
+from servers import KINDS, NAMES, Server, ServerUnavailableError, required_names
+from sqlalchemy import URL, Table
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+from statements import StatementLog
+
+from snippets.database_setup.engine import engine_for
+from snippets.database_setup.session import session_factory
+
+LIBRARIES = (
+    "sqlmodel", "sqlalchemy", "pydantic", "fastapi", "alembic", "aiosqlite", "asyncpg", "aiomysql",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        required_names()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" not in metafunc.fixturenames:
+        return
+    names = list(NAMES)
+    for mark in metafunc.definition.iter_markers():
+        if mark.name in {"only_on", "not_on"}:
+            if not mark.kwargs.get("reason") or not set(mark.args) <= set(NAMES):
+                where = metafunc.definition.nodeid
+                raise pytest.UsageError(f"{where}: {mark.name} takes {NAMES} and a reason")
+            names = [n for n in names if (n in mark.args) == (mark.name == "only_on")]
+    metafunc.parametrize("server", names, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[dict[str, Server | ServerUnavailableError]]:
+    started: dict[str, Server | ServerUnavailableError] = {}
+    yield started
+    for server in started.values():
+        if isinstance(server, Server):
+            server.close()
+
+
+@pytest.fixture
+def server(
+    request: pytest.FixtureRequest,
+    running_servers: dict[str, Server | ServerUnavailableError],
+    record_property: Callable[[str, object], None],
+) -> Iterator[Server]:
+    """The parametrized server, with an empty database."""
+    name: str = request.param
+    if name not in running_servers:
+        try:
+            running_servers[name] = KINDS[name]()
+        except ServerUnavailableError as error:
+            running_servers[name] = error
+    found = running_servers[name]
+    if isinstance(found, ServerUnavailableError):
+        if name in required_names():
+            pytest.fail(f"{name} is required (REQUIRED_DATABASES) but missing: {found}")
+        record_property("not run", f"{name}: {found}")
+        pytest.skip(f"{name}: {found}")
+    record_property("ran", found.version)
+    yield found
+    found.empty()
+
+
+@pytest.fixture
+def database_url(server: Server) -> URL:
+    """The async URL of an empty database."""
+    return server.url
+
+
+@pytest.fixture
+async def engine(request: pytest.FixtureRequest, database_url: URL) -> AsyncIterator[AsyncEngine]:
+    """An engine on an empty database that has the tables named by the module's `TABLES`."""
+    models = getattr(request.module, "TABLES", [])
+    tables = [m if isinstance(m, Table) else m.__table__ for m in models]
+    engine = engine_for(database_url)
+    try:
+        if tables:
+            async with engine.begin() as connection:
+                await connection.run_sync(
+                    lambda sync: SQLModel.metadata.create_all(sync, tables=tables)
+                )
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture
+def factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return session_factory(engine)
+
+
+@pytest.fixture
+async def session(factory: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    async with factory() as session:
+        yield session
+
+
+@pytest.fixture
+def statements(engine: AsyncEngine) -> Iterator[StatementLog]:
+    """What SQL the engine sends: `statements.clear()`, act, `assert statements.count == 2`."""
+    with StatementLog(engine) as log:
+        yield log
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say on what the suite really ran, so that a green run never means "one of three"."""
+    passed: Counter[str] = Counter()
+    missing: set[str] = set()
+    for report in terminalreporter.getreports("passed"):
+        passed.update(what for key, what in report.user_properties if key == "ran")
+    for report in terminalreporter.getreports("skipped"):
+        missing.update(what for key, what in report.user_properties if key == "not run")
+    terminalreporter.section("what really ran")
+    for server, count in sorted(passed.items()):
+        terminalreporter.write_line(f"{server}: {count} tests passed")
+    for what in sorted(missing):
+        terminalreporter.write_line(f"did NOT run - {what}")
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    terminalreporter.write_line(f"Python {platform.python_version()}, {libraries}")
+    if not os.environ.get("REQUIRED_DATABASES"):
+        terminalreporter.write_line("a missing database only skips: REQUIRED_DATABASES is not set")

@@ -1,0 +1,206 @@
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+import sqlalchemy
+from pydantic import SecretStr
+from servers import Server
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+
+from snippets.database_setup.engine import engine_for, engine_from_settings
+from snippets.database_setup.settings import DatabaseSettings
+
+
+async def scalar(engine: AsyncEngine, statement: str) -> Any:
+    async with engine.connect() as connection:
+        return await connection.scalar(text(statement))
+
+
+async def row(engine: AsyncEngine, statement: str) -> tuple[Any, ...]:
+    async with engine.connect() as connection:
+        return tuple((await connection.execute(text(statement))).one())
+
+
+async def test_an_engine_answers_on_every_database(engine: AsyncEngine) -> None:
+    assert await scalar(engine, "SELECT 1") == 1
+
+
+async def test_settings_reach_the_engine(server: Server) -> None:
+    url = SecretStr(server.url.render_as_string(hide_password=False))
+    engine = engine_from_settings(DatabaseSettings(url=url, pool_size=2, max_overflow=3))
+    pool = engine.pool
+
+    assert isinstance(pool, AsyncAdaptedQueuePool)
+    assert (pool.size(), pool._max_overflow, pool.timeout()) == (2, 3, 10)
+    assert await scalar(engine, "SELECT 1") == 1
+    await engine.dispose()
+
+
+async def test_a_memory_database_is_one_connection() -> None:
+    engine = engine_for("sqlite://")
+
+    assert isinstance(engine.pool, StaticPool)
+    assert await scalar(engine, "PRAGMA foreign_keys") == 1
+    await engine.dispose()
+
+
+async def test_given_options_win(database_url: URL) -> None:
+    engine = engine_for(database_url, hide_parameters=False, echo=False)
+
+    assert engine.sync_engine.hide_parameters is False
+    await engine.dispose()
+
+
+async def test_errors_do_not_show_parameters(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as caught:
+            await connection.execute(text("SELECT * FROM nowhere WHERE a = :a"), {"a": "private"})
+
+    assert "private" not in str(caught.value)
+    assert "parameters hidden" in str(caught.value)
+
+
+@pytest.mark.only_on("postgresql", reason="SQLite and MariaDB have no application name")
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_postgresql_sessions_have_their_settings(server: Server, driver: str) -> None:
+    url = server.url.set(drivername=f"postgresql+{driver}")
+    engine = engine_for(url, application_name=r"my \ app", statement_timeout=2.5, lock_timeout=1)
+    names = ("application_name", "TimeZone", "statement_timeout", "lock_timeout", "jit")
+
+    values = [await scalar(engine, f"SHOW {name}") for name in names]
+
+    assert values == [r"my \ app", "UTC", "2500ms", "1s", "off"]
+    await engine.dispose()
+
+
+@pytest.mark.only_on("postgresql", reason="shows what the options change")
+async def test_postgresql_without_the_options_waits_for_ever(database_url: URL) -> None:
+    engine = create_async_engine(database_url)
+
+    limits = [
+        await scalar(engine, f"SHOW {name}") for name in ("lock_timeout", "statement_timeout")
+    ]
+
+    assert limits == ["0", "0"]
+    await engine.dispose()
+
+
+@pytest.mark.only_on("mysql", reason="the settings are MariaDB's")
+async def test_mariadb_sessions_have_their_settings(server: Server) -> None:
+    engine = engine_for(server.url, statement_timeout=2.5, lock_timeout=3)
+    names = "@@time_zone, @@innodb_lock_wait_timeout, @@max_statement_time"
+
+    assert await row(engine, f"SELECT {names}, @@character_set_client") == (
+        "+00:00", 3, 2.5, "utf8mb4",
+    )  # fmt: skip
+    modes = set((await scalar(engine, "SELECT @@sql_mode")).split(","))
+    assert {"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "ONLY_FULL_GROUP_BY"} <= modes
+    await engine.dispose()
+
+
+@pytest.mark.only_on("mysql", reason="shows what the options change")
+async def test_mariadb_without_the_options_keeps_local_time_and_waits_long(
+    database_url: URL,
+) -> None:
+    engine = create_async_engine(database_url)
+
+    zone, wait, modes = await row(
+        engine, "SELECT @@time_zone, @@innodb_lock_wait_timeout, @@sql_mode"
+    )
+
+    assert (zone, wait) == ("SYSTEM", 50)
+    assert "ONLY_FULL_GROUP_BY" not in modes
+    await engine.dispose()
+
+
+@pytest.mark.not_on("sqlite", reason="SQLite has no statement timeout; see sqlite_pragmas")
+async def test_a_statement_that_runs_too_long_is_ended_by_the_server(server: Server) -> None:
+    engine = engine_for(server.url, statement_timeout=0.2)
+    postgresql = server.url.get_backend_name() == "postgresql"
+    slow = (
+        "SELECT pg_sleep(20)"
+        if postgresql
+        else "SELECT COUNT(*) FROM seq_1_to_1000000000 WHERE seq % 7 = 3"
+    )
+
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as caught:
+            await connection.execute(text(slow))
+
+    original = caught.value.orig
+    assert original is not None
+    code = getattr(original, "sqlstate", None) if postgresql else original.args[0]
+    assert code == ("57014" if postgresql else 1969)
+    await engine.dispose()
+
+
+@pytest.mark.not_on("sqlite", reason="a file has no server to restart")
+async def test_a_killed_idle_connection_is_replaced_without_an_error(engine: AsyncEngine) -> None:
+    postgresql = engine.dialect.name == "postgresql"
+    own_id = "SELECT pg_backend_pid()" if postgresql else "SELECT CONNECTION_ID()"
+    victim = await scalar(engine, own_id)
+    killer = create_async_engine(engine.url, isolation_level="AUTOCOMMIT")
+    kill = f"SELECT pg_terminate_backend({victim})" if postgresql else f"KILL {victim}"
+    async with killer.connect() as connection:
+        await connection.execute(text(kill))
+    await killer.dispose()
+    await asyncio.sleep(0.05)
+
+    assert await scalar(engine, own_id) != victim
+
+
+DEFAULT_ISOLATION = {
+    "sqlite": "SERIALIZABLE",
+    "postgresql": "READ COMMITTED",
+    "mysql": "REPEATABLE READ",
+}
+
+
+async def test_the_databases_differ_in_their_default_isolation(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        level = await connection.get_isolation_level()
+
+    assert level == DEFAULT_ISOLATION[engine.dialect.name]
+
+
+async def test_ddl_is_undone_by_a_rollback_except_on_mariadb(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("CREATE TABLE made_in_between (a INTEGER)"))
+        await connection.rollback()
+
+    async with engine.connect() as connection:
+        left = await connection.run_sync(
+            lambda sync: sqlalchemy.inspect(sync).has_table("made_in_between")
+        )
+    assert left is (engine.dialect.name == "mysql")
+
+
+UNREACHABLE = {
+    "postgresql": "postgresql://u@127.0.0.1:1/d",
+    "mysql": "mysql://u@127.0.0.1:1/d",
+    "sqlite": "sqlite:////no/such/folder/app.db",
+}
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+async def test_an_unreachable_database_is_an_oserror_on_asyncpg_only(name: str) -> None:
+    engine = engine_for(UNREACHABLE[name])
+
+    with pytest.raises((SQLAlchemyError, OSError)) as caught:
+        await engine.connect()
+
+    expected = "ConnectionRefusedError" if name == "postgresql" else "OperationalError"
+    assert type(caught.value).__name__ == expected
+    await engine.dispose()
+    await asyncio.to_thread(join_worker_threads)
+
+
+def join_worker_threads() -> None:
+    """A connect that failed ends aiosqlite's thread a moment later, which still needs the loop."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(timeout=5)

@@ -1,0 +1,179 @@
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from servers import Server
+from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from snippets.database_setup.engine import engine_for
+from snippets.database_setup.session import session_factory
+from snippets.database_setup.sqlite_pragmas import begin_immediate
+
+
+class Folder(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+
+
+class Paper(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    folder_id: int = Field(foreign_key="folder.id")
+
+
+TABLES = [Folder, Paper]
+Factory = async_sessionmaker[AsyncSession]
+sqlite_only = pytest.mark.only_on("sqlite", reason="the pragmas are SQLite's")
+ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000)"
+    " SELECT COUNT(*) FROM n"
+)
+
+
+async def names(factory: Factory) -> list[str]:
+    async with factory() as session:
+        return sorted((await session.exec(select(Folder.name))).all())
+
+
+@sqlite_only
+async def test_a_file_is_in_wal_mode_with_foreign_keys_on(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        found = [
+            await connection.scalar(text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+        ]
+
+    assert found == ["wal", 1, 1, 5000]
+
+
+async def test_foreign_keys_are_enforced(session: AsyncSession) -> None:
+    session.add(Paper(folder_id=404))
+
+    with pytest.raises(IntegrityError):
+        await session.flush()
+
+
+async def test_a_savepoint_that_comes_first_is_undone_by_the_rollback(factory: Factory) -> None:
+    async with factory() as session:
+        async with session.begin_nested():
+            session.add(Folder(name="inside"))
+        await session.rollback()
+
+    assert await names(factory) == []
+
+
+async def test_a_savepoint_alone_can_be_undone(factory: Factory) -> None:
+    async with factory() as session:
+        session.add(Folder(name="before"))
+        nested = await session.begin_nested()
+        session.add(Folder(name="inside"))
+        await session.flush()
+        await nested.rollback()
+        await session.commit()
+
+    assert await names(factory) == ["before"]
+
+
+@sqlite_only
+async def test_a_reader_is_not_blocked_by_a_writer(factory: Factory) -> None:
+    async with factory() as writer, factory() as reader:
+        writer.add(Folder(name="new"))
+        await writer.flush()
+
+        assert (await reader.exec(select(Folder))).all() == []
+
+
+async def test_transactions_that_read_then_write_all_succeed_when_they_begin_immediate(
+    factory: Factory,
+) -> None:
+    async def append() -> None:
+        async with factory() as session:
+            await begin_immediate(session)
+            count = len((await session.exec(select(Folder))).all())
+            session.add(Folder(name=f"after {count} or more"))
+            await session.commit()
+
+    await asyncio.gather(*(append() for _ in range(5)))
+
+    assert len(await names(factory)) == 5
+
+
+@sqlite_only
+async def test_an_engine_can_begin_immediate_for_all_its_sessions(engine: AsyncEngine) -> None:
+    writers = session_factory(engine.execution_options(sqlite_begin="IMMEDIATE"))
+    impatient = engine_for(engine.url, lock_timeout=0.05)
+
+    async with writers() as first, impatient.connect() as second:
+        await first.exec(select(Folder))
+        await second.execution_options(sqlite_begin="IMMEDIATE")
+        with pytest.raises(OperationalError, match="database is locked"):
+            await second.execute(text("SELECT 1"))
+    await impatient.dispose()
+
+
+@sqlite_only
+async def test_autocommit_is_still_autocommit(engine: AsyncEngine) -> None:
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async with autocommit.connect() as connection:
+        await connection.execute(text("VACUUM"))  # refused within a transaction
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO folder (name) VALUES ('lost')"))
+        await connection.rollback()
+        assert await connection.scalar(text("SELECT COUNT(*) FROM folder")) == 0
+
+
+@sqlite_only
+async def test_an_unknown_begin_mode_is_refused(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(sqlite_begin="LATER")
+        with pytest.raises(ValueError, match="use DEFERRED, IMMEDIATE or EXCLUSIVE"):
+            await connection.execute(text("SELECT 1"))
+
+
+@sqlite_only
+async def test_a_cancelled_statement_stops_and_frees_its_lock(server: Server) -> None:
+    engine = engine_for(server.url, lock_timeout=0.05)
+    async with engine.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all, tables=[Folder.__table__])
+    factory = session_factory(engine)
+
+    # A traceback keeps the cursor alive, and a connection closed with a live cursor keeps its lock.
+    with pytest.raises(TimeoutError) as _kept_alive:
+        async with asyncio.timeout(0.1), factory() as session:
+            session.add(Folder(name="lost"))
+            await session.flush()
+            await session.exec(text(ENDLESS))
+
+    async with factory() as session:  # would be "database is locked" while the statement runs
+        session.add(Folder(name="next"))
+        await session.commit()
+    assert await names(factory) == ["next"]
+    await engine.dispose()
+
+
+@sqlite_only
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has `autocommit` since Python 3.12")
+async def test_autocommit_false_mends_savepoints_but_ignores_the_foreign_key_pragma(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"
+    engine = create_async_engine(url, connect_args={"autocommit": False})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_pragma(dbapi_connection, _record):  # type: ignore[no-untyped-def]
+        dbapi_connection.cursor().execute("PRAGMA foreign_keys = ON")
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("PRAGMA foreign_keys")) == 0
+        await connection.execute(text("CREATE TABLE t (a INTEGER)"))
+        await connection.commit()
+        async with connection.begin_nested():
+            await connection.execute(text("INSERT INTO t VALUES (1)"))
+        await connection.rollback()
+        assert await connection.scalar(text("SELECT COUNT(*) FROM t")) == 0
+    await engine.dispose()
