@@ -27,7 +27,7 @@ TEMPLATE_SUFFIXES = {".in", ".ini", ".mako", ".py"}
 LINE_LENGTH = 100
 
 # Which topic of the snippets becomes which package of the application.
-SUBPACKAGES = {"database_setup": "database"}
+SUBPACKAGES = {"database_setup": "database", "models": "column_types"}
 
 # The folders of the application, and what it imports: a package of such a name would hide them.
 TAKEN_NAMES = {"migrations", "snippets", "tests", "test"}

@@ -131,7 +131,7 @@ async def test_a_generated_migration_needs_no_editing(app: Path, database_url: U
     settings = {"DATABASE_URL": with_password(database_url)}
     succeeded(app, "alembic", "upgrade", "head", **settings)
     models = app / "app" / "models.py"
-    column = "    retired_at: datetime | None = Field(default=None, sa_type=UtcTimestamp)\n"
+    column = "    retired_at: datetime | None = Field(default=None, sa_type=UTCTimestamp)\n"
     motto = "    motto: str | None = Field(default=None, max_length=40, unique=True)\n"
     anchor = "    created_at: datetime ="
     models.write_text(models.read_text().replace(anchor, column + motto + anchor))
@@ -147,7 +147,7 @@ async def test_a_generated_migration_needs_no_editing(app: Path, database_url: U
     succeeded(app, "alembic", "downgrade", "base", **settings)
     (written,) = (app / "migrations" / "versions").glob("*_retire.py")
     assert "sqlmodel" in written.read_text()
-    assert "app.timestamps" not in written.read_text()
+    assert "app.column_types" not in written.read_text()
 
 
 def test_percent_signs_in_url_and_folder_do_no_harm(tmp_path: Path) -> None:

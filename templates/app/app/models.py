@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, field_validator
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.timestamps import UtcTimestamp, utc_now
+from app.column_types.timestamps import UTCTimestamp, utc_now
 
 # Set before the first table: migrations can only change a constraint whose name is known.
 metadata = SQLModel.metadata
@@ -30,7 +30,7 @@ class Hero(HeroBase, table=True):
     __table_args__ = (UniqueConstraint("name"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcTimestamp)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UTCTimestamp)
 
 
 class HeroCreate(HeroBase):

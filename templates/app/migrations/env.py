@@ -13,10 +13,10 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.pool import NullPool
 
+from app.column_types.timestamps import UTCTimestamp
 from app.database.engine import engine_for
 from app.database.settings import DatabaseSettings
 from app.models import metadata
-from app.timestamps import UtcTimestamp
 
 config = context.config
 
@@ -29,7 +29,7 @@ def database_url() -> URL:
 
 def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
     """Write our own types as SQLAlchemy's: a migration must outlive the code it was made from."""
-    if kind == "type" and isinstance(item, UtcTimestamp):
+    if kind == "type" and isinstance(item, UTCTimestamp):
         autogenerate.imports.add("from sqlalchemy.dialects import mysql")
         variant = 'with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")'
         return f"sa.DateTime(timezone=True).{variant}"
