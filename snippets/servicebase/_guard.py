@@ -1,0 +1,56 @@
+"""Tell which writes may be refused: only those need a savepoint, which costs two round trips."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import CheckConstraint, UniqueConstraint
+from sqlmodel import SQLModel
+
+from snippets.servicebase._constraints import check_columns
+from snippets.servicebase._shape import shape_of, table_of
+from snippets.servicebase._values import fits
+
+
+def update_is_safe(model: type[SQLModel], values: Mapping[str, Any]) -> bool:
+    """Return whether no constraint of the metadata and no column can refuse these values."""
+    shape = shape_of(model)
+    touched = {name for name, column in shape.columns.items() if column.onupdate is not None}
+    if shape.mapper.version_id_col is not None or guarded(model) & (touched | values.keys()):
+        return False
+    return all(fits(shape.columns[name], value) for name, value in values.items())
+
+
+def insert_is_safe(model: type[SQLModel], values: Mapping[str, Any]) -> bool:
+    """Return the same for a new row, whose columns are all written."""
+    shape, generated = shape_of(model), table_of(model).autoincrement_column
+    if guarded(model) - {n for n, c in shape.columns.items() if c is generated and n not in values}:
+        return False
+    return all(
+        fits(column, values[name]) if name in values else column is generated or column.nullable
+        for name, column in shape.columns.items()
+    )
+
+
+@cache
+def guarded(model: type[SQLModel]) -> frozenset[str]:
+    """Return the fields that a unique key, a foreign key or a CHECK watches over."""
+    table, shape = table_of(model), shape_of(model)
+    watched = {column for column in table.columns if column.primary_key or column.foreign_keys}
+    for index in table.indexes:
+        if index.unique:
+            watched |= set(index.columns) or set(table.columns)
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint):
+            watched |= set(constraint.columns)
+        elif isinstance(constraint, CheckConstraint):
+            watched |= {table.columns[name] for name in check_columns(constraint)}
+    return frozenset(name for name, column in shape.columns.items() if column in watched)
+
+
+@cache
+def referred_to(model: type[SQLModel]) -> bool:
+    """Return whether rows of another table may forbid a delete."""
+    table = table_of(model)
+    others = table.metadata.tables.values()
+    return any(key.column.table is table for other in others for key in other.foreign_keys)

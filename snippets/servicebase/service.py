@@ -1,0 +1,204 @@
+"""A typed service for one model: `class AlbumService(ServiceBase[Album, NewAlbum, AlbumChange])`.
+
+It is bound to one session, flushes, and never commits or rolls back: the caller owns the
+transaction. A refused write leaves all that was done before it, and a session that works.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.sql.elements import True_
+from sqlmodel import delete, update
+
+from snippets.servicebase import bulk
+from snippets.servicebase._guard import insert_is_safe, referred_to, update_is_safe
+from snippets.servicebase._reads import ModelT, Reads
+from snippets.servicebase._shape import shape_of
+from snippets.servicebase._sync import forget_deleted, refresh_loaded
+from snippets.servicebase.errors import UnfilteredWriteError, WriteError, contained, translated
+from snippets.servicebase.filters import Condition, where
+
+CreateT = TypeVar("CreateT", bound=BaseModel)
+UpdateT = TypeVar("UpdateT", bound=BaseModel)
+
+
+class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
+    """Read and write the rows of one model.
+
+    Filters are keywords (`seconds__gt=300`), groups (`any_of(…)`) and SQLAlchemy conditions; all of
+    them must hold. `filterable`, `sortable` and `max_limit` say what untrusted input may ask for.
+    """
+
+    def values_for_create(self, data: CreateT) -> dict[str, Any]:
+        """Return the columns of a new row. A None that nobody set leaves room for defaults."""
+        values = data.model_dump()
+        given = data.model_fields_set
+        if len(given) == len(values):
+            return values
+        return {k: v for k, v in values.items() if v is not None or k in given}
+
+    def values_for_update(self, data: UpdateT) -> dict[str, Any]:
+        """Return what the caller has set; an explicit None is a value."""
+        return data.model_dump(exclude_unset=True)
+
+    async def create(self, data: CreateT) -> ModelT:
+        """Insert one row.
+
+        Raises:
+            WriteError: it was refused.
+        """
+        values = self.values_for_create(data)
+        bulk.check_fields(self.model, [values])
+        async with self._writing(safe=insert_is_safe(self.model, values)):
+            item = self.model(**values)
+            self.session.add(item)
+            await self.session.flush()
+        return item
+
+    async def create_many(self, items: Iterable[CreateT]) -> Sequence[ModelT]:
+        """Insert all or none, a statement for each 1000; return the rows in the given order.
+
+        Raises:
+            WriteError: one was refused.
+        """
+        rows = [self.values_for_create(item) for item in items]
+        bulk.check_fields(self.model, rows)
+        return await bulk.insert_many(self.session, self.model, rows) if rows else []
+
+    async def update(self, key: object, data: UpdateT) -> ModelT:
+        """Change what `data` has set, and nothing else.
+
+        Raises:
+            NotFoundError: there is no such row.
+            WriteError: the change was refused; the object is as it was.
+        """
+        item = await self.get(key)
+        values = self.values_for_update(data)
+        bulk.check_fields(self.model, [values])
+        if not values:
+            return item
+        safe = update_is_safe(self.model, values)
+        try:
+            async with self._writing(safe=safe):
+                for name, value in values.items():
+                    setattr(item, name, value)
+                await self.session.flush()
+        except WriteError:
+            with suppress(InvalidRequestError):  # deleted by somebody else
+                await self.session.refresh(item)
+            raise
+        return item
+
+    async def update_where(
+        self,
+        *conditions: Condition,
+        values: UpdateT | Mapping[str, Any],
+        everything: bool = False,
+        **filters: Any,
+    ) -> int:
+        """Change all matches in one statement; return how many. Values may be SQL expressions.
+
+        Raises:
+            UnfilteredWriteError: nothing limits it, and `everything` was not said.
+        """
+        new = dict(values) if isinstance(values, Mapping) else self.values_for_update(values)
+        bulk.check_fields(self.model, [new])
+        limits = self._limits(conditions, filters, everything=everything)
+        if not new:
+            return 0
+        statement = update(self.model).where(*limits).values(new)
+        async with self._writing(safe=update_is_safe(self.model, new)):
+            changed = await self._run(statement)
+        columns = shape_of(self.model).columns.items()
+        touched = [name for name, column in columns if name in new or column.onupdate is not None]
+        await refresh_loaded(self.session, self.model, touched)
+        return changed
+
+    async def upsert_many(
+        self,
+        items: Iterable[CreateT],
+        *,
+        on: str | Sequence[str],
+        update: Collection[str] | None = None,
+    ) -> Sequence[ModelT]:
+        """Insert rows, or update those whose unique key `on` exists; return them in this order.
+
+        An update takes the fields that each item has set, or those in `update`.
+
+        Raises:
+            ConflictError: another unique key, or a row outside the scope.
+            InvalidValueError: `on` is no unique key, or repeats.
+        """
+        given = [*items]
+        rows = [self.values_for_create(item) for item in given]
+        bulk.check_fields(self.model, [*rows, dict.fromkeys(update or ())])
+        if not rows:
+            return []
+        written = [
+            _set_fields(item, row) if update is None else update
+            for item, row in zip(given, rows, strict=True)
+        ]
+        key = (on,) if isinstance(on, str) else on
+        return await bulk.upsert_many(
+            self.session, self.model, rows, on=key, written=written, scope=self.scope()
+        )
+
+    async def delete(self, key: object) -> None:
+        """Delete one row, with the cascades of its relationships.
+
+        Raises:
+            NotFoundError: there is no such row.
+            StillReferencedError: another row refers to it.
+        """
+        item = await self.get(key)
+        async with self._deleting():
+            await self.session.delete(item)
+            await self.session.flush()
+
+    async def delete_where(
+        self, *conditions: Condition, everything: bool = False, **filters: Any
+    ) -> int:
+        """Delete all matches in one statement; return how many. The database's cascades apply.
+
+        Raises:
+            UnfilteredWriteError: nothing limits it, and `everything` was not said.
+            StillReferencedError: another row refers to one of them.
+        """
+        limits = self._limits(conditions, filters, everything=everything)
+        async with self._deleting():
+            deleted = await self._run(delete(self.model).where(*limits))
+        await forget_deleted(self.session, self.model)
+        return deleted
+
+    def _limits(
+        self, conditions: Iterable[Condition], filters: Mapping[str, Any], *, everything: bool
+    ) -> Sequence[ColumnElement[bool]]:
+        given = where(self.model, conditions, filters)
+        if not everything and (given is None or isinstance(given, True_)):
+            raise UnfilteredWriteError(self.model)
+        return [*self.scope(), *([] if given is None else [given])]
+
+    async def _run(self, statement: Any) -> int:
+        # Objects of the session are brought up to date from the database, not by guessing.
+        options = {"synchronize_session": False}
+        result = await self.session.exec(statement, execution_options=options)
+        return int(result.rowcount)
+
+    def _writing(self, *, safe: bool) -> AbstractAsyncContextManager[None]:
+        """Return a savepoint, or nothing around a write that no constraint can refuse."""
+        return translated(self.model) if safe else contained(self.session, self.model)
+
+    def _deleting(self) -> AbstractAsyncContextManager[None]:
+        if referred_to(self.model):
+            return contained(self.session, self.model, deleting=True)
+        return translated(self.model, deleting=True)
+
+
+def _set_fields(item: BaseModel, row: Mapping[str, Any]) -> Collection[str]:
+    """Return the columns that the caller has set, or that a method has derived."""
+    given = item.model_fields_set
+    return [name for name in row if name in given or name not in type(item).model_fields]
