@@ -6,18 +6,20 @@
 
 import argparse
 import ast
-import builtins
 import re
-import symtable
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
-from operator import itemgetter
+from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from textwrap import indent
 from typing import NamedTuple
+
+from _excerpt import ADDRESS_FORMS, Source, SyncError, excerpt
+from _imports import import_lines
+from _markdown import Fence, is_closing, lines_outside_fences, read_fences
+from _syntax import BLOCKS
 
 ROOT = Path(__file__).resolve().parent.parent
 EPILOG = """\
@@ -27,21 +29,7 @@ examples:
 
 exit codes: 0 pages and code agree, 1 a block is stale or cannot be written, 2 wrong usage
 """
-ADDRESS_FORMS = "file, file::Name, file::Name,Other or file::Class.method"
 VERIFIED = "Verified with"
-OMITTED = "    # …"
-LINE_LENGTH = 100
-BLOCKS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-ALWAYS_THERE = {*dir(builtins), "__file__"}
-# Leading folders that are no part of a module's name: scripts/lint.py, templates/app/app/main.py.
-FOLDERS_ABOVE_MODULES = {"scripts": 1, "templates": 2}
-
-
-class SyncError(Exception):
-    """A block cannot be written; says what is wrong, how to mend it and what there is instead."""
-
-    def __init__(self, what: str, fix: str, choices: Iterable[str] = ()) -> None:
-        super().__init__(what, fix, tuple(choices))
 
 
 class Problem(NamedTuple):
@@ -56,324 +44,10 @@ class Problem(NamedTuple):
         return f"{self.path}:{self.line}: {self.what}{has}\n    fix: {self.fix}"
 
 
-# --- fences ---
-
-
-class Fence(NamedTuple):
-    """A fenced block; `start` and `end` are the line numbers of its two fence lines."""
-
-    start: int
-    end: int
-    indent: str
-    marker: str
-    language: str
-    address: str
-    lines: list[str]
-    closed: bool
-
-
-OPENING = re.compile(r"(?P<indent>[ >]*)(?P<marker>`{3,}|~{3,})(?P<info>[^`]*)")
-
-
-def is_closing(line: str, marker: str) -> bool:
-    bare = line.strip(" >\t")
-    return len(bare) >= len(marker) and set(bare) == {marker[0]}
-
-
-def read_fences(text: str) -> list[Fence]:
-    fences: list[Fence] = []
-    lines = text.split("\n")
-    end = 0
-    for start, line in enumerate(lines, 1):
-        opening = OPENING.fullmatch(line)
-        if start <= end or not opening:
-            continue
-        margin, marker, info = opening.group("indent", "marker", "info")
-        after = enumerate(lines[start:], start + 1)
-        end = next((number for number, line in after if is_closing(line, marker)), 0)
-        closed, end = end > 0, end or len(lines) + 1
-        language, _, address = info.strip().partition(" ")
-        body = [line.removeprefix(margin) for line in lines[start : end - 1]]
-        fences.append(Fence(start, end, margin, marker, language, address.strip(), body, closed))
-    return fences
-
-
-def lines_outside_fences(text: str) -> Iterator[tuple[int, str]]:
-    inside = {number for fence in read_fences(text) for number in range(fence.start, fence.end + 1)}
-    return ((n, line) for n, line in enumerate(text.split("\n"), 1) if n not in inside)
-
-
-# --- source files ---
-
-
-class Import(NamedTuple):
-    """One imported name. Sorted, imports stand in the order and the groups of their file."""
-
-    group: int
-    line: int
-    module: str
-    name: str = ""
-    alias: str = ""
-    guarded: bool = False
-
-    @property
-    def bound(self) -> str:
-        return self.alias or self.name or self.module.partition(".")[0]
-
-
-def defined_names(node: ast.stmt) -> list[str]:
-    match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return [node.name]
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            return [name]
-        case ast.Assign(targets=targets):
-            parts = (part for target in targets for part in ast.walk(target))
-            return [part.id for part in parts if isinstance(part, ast.Name)]
-    return []
-
-
-def definitions(body: Sequence[ast.stmt]) -> list[str]:
-    return list(dict.fromkeys(name for node in body for name in defined_names(node)))
-
-
-@dataclass
-class Source:
-    """A Python file, seen as the names that it defines and imports."""
-
-    path: str
-    text: str
-
-    def __post_init__(self) -> None:
-        self.lines = self.text.split("\n")
-        self.body = ast.parse(self.text).body
-        self.names = definitions(self.body)
-
-    @cached_property
-    def imports(self) -> list[Import]:
-        found = list(self.imports_among(self.body))
-        for node in self.body:
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-                found += [item._replace(guarded=True) for item in self.imports_among(node.body)]
-        return found
-
-    def imports_among(self, body: Sequence[ast.stmt]) -> Iterator[Import]:
-        group, last_line = 0, 0
-        for node in body:
-            if not isinstance(node, ast.Import | ast.ImportFrom):
-                continue
-            if any(not line.strip() for line in self.lines[last_line : node.lineno - 1]):
-                group += 1
-            last_line = node.end_lineno or node.lineno
-            for alias in node.names:
-                module, name = alias.name, ""
-                if isinstance(node, ast.ImportFrom):
-                    module, name = "." * node.level + (node.module or ""), alias.name
-                yield Import(group, node.lineno, module, name, alias.asname or "")
-
-    def lines_of(self, node: ast.stmt) -> tuple[int, int]:
-        """First and last line, with the decorators and the comment directly above."""
-        decorators = node.decorator_list if isinstance(node, BLOCKS) else []
-        start = min([node.lineno, *(decorator.lineno for decorator in decorators)])
-        while start > 1 and self.lines[start - 2].startswith(" " * node.col_offset + "#"):
-            start -= 1
-        return start, node.end_lineno or node.lineno
-
-    def cut(self, node: ast.stmt) -> str:
-        start, end = self.lines_of(node)
-        return "\n".join(self.lines[start - 1 : end])
-
-
-# --- excerpts ---
-
-
-def join(
-    source: Source, nodes: Iterable[ast.stmt], cut: Callable[[ast.stmt], str], apart: int
-) -> str:
-    """What is adjacent in the file stays so; the rest stands `apart` blank lines apart."""
-    code, last_line = "", 0
-    for node in nodes:
-        start, end = source.lines_of(node)
-        if code:
-            code += "\n" if start == last_line + 1 else "\n" * (1 + apart)
-        code += cut(node)
-        last_line = end
-    return code
-
-
-def excerpt(source: Source, names: Sequence[str]) -> str:
-    """The code of the names in the order of the file, without imports."""
-    members: dict[str, list[str]] = {}
-    for name in names:
-        top, _, member = name.partition(".")
-        if top not in source.names:
-            fix = "address a name that the file has"
-            raise SyncError(f"{source.path} has no `{top}`", fix, source.names)
-        members.setdefault(top, []).append(member)
-    nodes = [node for node in source.body if members.keys() & set(defined_names(node))]
-
-    def cut(node: ast.stmt) -> str:
-        wanted = [member for name in defined_names(node) for member in members.get(name, [])]
-        return source.cut(node) if "" in wanted else excerpt_of_class(source, node, wanted)
-
-    return join(
-        source, nodes, cut, apart=2 if any(isinstance(node, BLOCKS) for node in nodes) else 1
-    )
-
-
-def excerpt_of_class(source: Source, node: ast.stmt, names: Sequence[str]) -> str:
-    """The head of a class and some of its members, with a mark for what is left out."""
-    if not isinstance(node, ast.ClassDef):
-        what = f"`{defined_names(node)[0]}` in {source.path} is no class"
-        raise SyncError(what, f"use {ADDRESS_FORMS}")
-    known = definitions(node.body)
-    for name in names:
-        if name not in known:
-            what = f"`{node.name}` in {source.path} has no `{name}`"
-            raise SyncError(what, "address a name that the class has", known)
-    members = [member for member in node.body if set(names) & set(defined_names(member))]
-    start, body_start = source.lines_of(node)[0], source.lines_of(node.body[0])[0]
-    head = "\n".join(source.lines[start - 1 : body_start - 1]).rstrip()
-    mark = "" if len(members) == len(node.body) else f"{OMITTED}\n\n"
-    return f"{head}\n{mark}{join(source, members, source.cut, apart=1)}"
-
-
-# --- imports that an excerpt needs ---
-
-
-def names_from_outside(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
-    """Names that the code takes from outside, and names that it perhaps does.
-
-    A class body falls back to the module even for a name that it also binds: `date: date`.
-    """
-    certain: set[str] = set()
-    perhaps: set[str] = set()
-    for symbol in table.get_symbols():
-        # Python 3.11 calls the locals of a function named `top` global; they are local as well.
-        if symbol.is_referenced() and symbol.is_global() and not symbol.is_local():
-            certain.add(symbol.get_name())
-        elif symbol.is_referenced() and table.get_type() == "class":
-            perhaps.add(symbol.get_name())
-    for child in table.get_children():
-        inner = names_from_outside(child)
-        certain |= inner[0]
-        perhaps |= inner[1]
-    return certain, perhaps
-
-
-def names_in_quotes(annotation: ast.AST) -> set[str]:
-    """Names in the strings of an annotation, but not in Literal or in Annotated's extras."""
-    match annotation:
-        case ast.Constant(value=str(text)):
-            try:
-                inner = ast.parse(text.strip(), mode="eval")
-            except SyntaxError:
-                return set()
-            names = {node.id for node in ast.walk(inner) if isinstance(node, ast.Name)}
-            return names | names_in_quotes(inner.body)
-        case ast.Subscript(value=ast.Name("Literal") | ast.Attribute(attr="Literal")):
-            return set()
-        case ast.Subscript(
-            value=ast.Name("Annotated") | ast.Attribute(attr="Annotated"),
-            slice=ast.Tuple(elts=[first, *_]),
-        ):
-            return names_in_quotes(first)
-    return {name for part in ast.iter_child_nodes(annotation) for name in names_in_quotes(part)}
-
-
-def quoted_names(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case (
-                ast.arg(annotation=ast.expr() as annotation)
-                | ast.AnnAssign(annotation=annotation)
-                | ast.FunctionDef(returns=ast.expr() as annotation)
-                | ast.AsyncFunctionDef(returns=ast.expr() as annotation)
-                | ast.Call(func=ast.Name("cast"), args=[annotation, *_])
-                | ast.keyword(arg="bound", value=annotation)
-            ):
-                names |= names_in_quotes(annotation)
-    return names
-
-
-def imports_for(code: str, source: Source) -> list[Import]:
-    """The imports that the code uses; neighbours from its own file come from their module."""
-    tree = ast.parse(code)
-    own = set(definitions(tree.body))
-    certain, perhaps = names_from_outside(symtable.symtable(code, source.path, "exec"))
-    wanted = (certain | perhaps | quoted_names(tree)) - own
-    dotted = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-
-    def is_needed(item: Import) -> bool:
-        if "." in item.module and not item.name and not item.alias:
-            return item.module in dotted
-        return item.module == "__future__" or item.bound in wanted
-
-    if any(item.guarded and is_needed(item) for item in source.imports):
-        wanted.add("TYPE_CHECKING")
-    needed = [item for item in source.imports if is_needed(item)]
-    bound = {item.bound for item in needed}
-    neighbours = (wanted - bound) & set(source.names)
-    missing = certain - own - bound - neighbours - ALWAYS_THERE
-    if missing:
-        what = f"{source.path} neither defines nor imports at its top: {', '.join(sorted(missing))}"
-        raise SyncError(what, f"import it at the top of {source.path}")
-    return needed + [import_of_neighbour(name, source) for name in neighbours]
-
-
-def import_of_neighbour(name: str, source: Source) -> Import:
-    """Import a name from its module, in the file's own group for that package if there is one."""
-    path = PurePosixPath(source.path.removesuffix(".py").removesuffix("/__init__"))
-    parts = path.parts[FOLDERS_ABOVE_MODULES.get(path.parts[0], 0) :]
-    module = ".".join(parts)
-    above = [item for item in source.imports if not item.guarded]
-    family = [item for item in above if item.module.split(".")[0] == parts[0]]
-    smaller = [item for item in family if item.module < module] or family[:1]
-    if smaller:
-        return smaller[-1]._replace(module=module, name=name, alias="")
-    return Import(max((item.group for item in above), default=0) + 1, 0, module, name)
-
-
-def rank(name: str) -> tuple[int, str, str]:
-    """Constants, classes, the rest: the order in which ruff sorts the names of one import."""
-    is_constant = name.isupper() and len(name) > 1
-    return 0 if is_constant else 1 if name[0].isupper() else 2, name.casefold(), name
-
-
-def import_line(module: str, names: Iterable[str]) -> str:
-    ordered = sorted(names, key=rank)
-    line = f"from {module} import {', '.join(ordered)}"
-    if len(line) <= LINE_LENGTH:
-        return line
-    return "\n".join([f"from {module} import (", *(f"    {name}," for name in ordered), ")"])
-
-
-def render_imports(imports: Iterable[Import]) -> str:
-    """Import lines, one per module, with a blank line between the groups of the file."""
-    lines: dict[int, list[str]] = {}
-    names: dict[tuple[int, str, str], list[str]] = {}
-    for item in sorted(imports):
-        alias = f" as {item.alias}" if item.alias else ""
-        if item.name:
-            # Names with an alias have lines of their own, below those of the module's other names.
-            key = (item.group, item.module, item.name + alias if alias else "")
-            names.setdefault(key, []).append(item.name + alias)
-        else:
-            lines.setdefault(item.group, []).append(f"import {item.module}{alias}")
-    for (group, module, _), members in names.items():
-        lines.setdefault(group, []).append(import_line(module, members))
-    return "\n\n".join("\n".join(lines[group]) for group in sorted(lines))
-
-
 def render_python(source: Source, names: Sequence[str]) -> str:
     """A complete block: the imports that it uses, then the code."""
     code = excerpt(source, names)
-    imports = imports_for(code, source)
-    parts = [render_imports(item for item in imports if not item.guarded)]
-    if guarded := render_imports(item for item in imports if item.guarded):
-        parts.append("if TYPE_CHECKING:\n" + indent(guarded, "    "))
-    head = "\n\n".join(filter(None, parts))
+    head = import_lines(code, source)
     blank_lines = 2 if isinstance(ast.parse(code).body[0], BLOCKS) else 1
     return head + "\n" * (1 + blank_lines) + code if head else code
 
@@ -473,33 +147,45 @@ def render_fence(root: Path, fence: Fence) -> list[str]:
     lines = render_address(root, fence.address).split("\n")
     if any(is_closing(line, fence.marker) for line in lines):
         raise SyncError(f"the code has a line of {fence.marker}", "use longer fences round it")
-    return [(fence.indent + line).rstrip() if not line else fence.indent + line for line in lines]
+    return [fence.indent + line if line else fence.indent.rstrip() for line in lines]
+
+
+class Part(NamedTuple):
+    """Lines of a page that come from elsewhere: where they are, their name, how to get them."""
+
+    line: int
+    place: slice
+    name: str
+    render: Callable[[], list[str]]
+
+
+def generated_parts(root: Path, text: str) -> list[Part]:
+    """The blocks with an address and the "Verified with" lines, in the order of the page."""
+    parts = [
+        Part(line, slice(line - 1, line), f'"{VERIFIED}"', lambda: [verified_line(root)])
+        for line, words in lines_outside_fences(text)
+        if words.startswith(VERIFIED)
+    ]
+    for fence in read_fences(text):
+        if fence.address:
+            name, render = f"the block of {fence.address}", partial(render_fence, root, fence)
+            parts.append(Part(fence.start, slice(fence.start, fence.end - 1), name, render))
+    return sorted(parts, key=attrgetter("line"))
 
 
 def render_page(root: Path, path: str) -> Page:
     text = (root / path).read_text(encoding="utf-8")
     page = Page(path)
     lines = text.split("\n")
-    # What to replace: the line to report, the lines themselves, their name, where to get others.
-    jobs: list[tuple[int, slice, str, Callable[[], list[str]]]] = []
-    for fence in read_fences(text):
-        if fence.address:
-            inside = slice(fence.start, fence.end - 1)
-            code = partial(render_fence, root, fence)
-            jobs.append((fence.start, inside, f"the block of {fence.address}", code))
-    for number, line in lines_outside_fences(text):
-        if line.startswith(VERIFIED):
-            itself = slice(number - 1, number)
-            jobs.append((number, itself, f'"{VERIFIED}"', lambda: [verified_line(root)]))
     # From the end, so that the numbers of the lines above stay true.
-    for number, place, what, render in sorted(jobs, key=itemgetter(0), reverse=True):
+    for line, place, name, render in reversed(generated_parts(root, text)):
         try:
             fresh = render()
         except SyncError as error:
-            page.errors.insert(0, Problem(path, number, *error.args))
+            page.errors.insert(0, Problem(path, line, *error.args))
             continue
         if fresh != lines[place]:
-            page.stale.insert(0, Problem(path, number, f"{what} is stale", "make sync"))
+            page.stale.insert(0, Problem(path, line, f"{name} is stale", "make sync"))
             lines[place] = fresh
     page.text = "\n".join(lines)
     return page
@@ -512,6 +198,9 @@ def render_pages(root: Path) -> list[Page]:
 def problems(root: Path) -> list[Problem]:
     """Everything in which pages and code disagree."""
     return [problem for page in render_pages(root) for problem in [*page.errors, *page.stale]]
+
+
+# --- the command ---
 
 
 def count(number: int, noun: str) -> str:

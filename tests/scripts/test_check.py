@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _bundle
+import _checks_skill
 import check
 import pytest
 
@@ -123,8 +125,8 @@ def test_plain_and_quoted_values_are_read(tree: bundle.Tree, quoted: str, line: 
 
 
 def test_quotes_inside_quoted_values_are_read() -> None:
-    assert check.read_scalar("'it''s'") == "it's"
-    assert check.read_scalar(r'"say \"hi\""') == 'say "hi"'
+    assert _checks_skill.read_scalar("'it''s'") == "it's"
+    assert _checks_skill.read_scalar(r'"say \"hi\""') == 'say "hi"'
 
 
 # versions-agree
@@ -178,7 +180,7 @@ def test_a_page_of_too_many_characters_is_found(tree: bundle.Tree) -> None:
 def test_pages_that_are_too_large_together_are_found(
     tree: bundle.Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "MAX_PAGES", 500)
+    monkeypatch.setattr(_checks_skill, "MAX_PAGES", 500)
 
     assert found(tree) == [("budgets", "references")]
 
@@ -822,7 +824,7 @@ def test_paths_that_only_look_local_are_no_problem(tree: bundle.Tree, text: str)
 
 def git(tree: bundle.Tree, *arguments: str) -> None:
     command = ["git", *arguments]
-    environment = check.clean_environment()
+    environment = _bundle.clean_environment()
     subprocess.run(command, cwd=tree.root, env=environment, check=True, capture_output=True)
 
 

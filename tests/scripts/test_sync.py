@@ -5,6 +5,7 @@ import runpy
 import symtable
 from pathlib import Path
 
+import _imports
 import pytest
 import sync
 
@@ -380,7 +381,7 @@ def test_long_imports_are_wrapped_and_short_ones_are_not(tree: bundle.Tree) -> N
         "    another_name_that_is_long_enough_to_fill_a_line,\n"
         ")\n"
     )
-    assert max(map(len, block.splitlines())) <= sync.LINE_LENGTH
+    assert max(map(len, block.splitlines())) <= _imports.LINE_LENGTH
 
 
 def test_imported_names_are_sorted_as_ruff_sorts_them(tree: bundle.Tree) -> None:
