@@ -9,7 +9,7 @@ TESTS ?= tests
 COVERAGE = --cov --cov-report=term $(if $(findstring mysql,$(REQUIRED_DATABASES)),--cov-fail-under=100)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sa20 test-floor check format sync clean
+.PHONY: help demo test test-sa20 test-floor bench check format sync clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test-sa20: $(VENV)-sa20/.sa20 ## the suite on SQLAlchemy 2.0
 
 test-floor: $(VENV)-floor/.floor ## the suite on the oldest supported versions
 	$(VENV)-floor/bin/python -m pytest $(PYTEST_ARGS) --ignore=tests/scripts $(TESTS)
+
+bench: $(VENV)/.latest ## ServiceBase beside hand-written SQLAlchemy, as ratios within one run
+	@$(VENV)/bin/python scripts/bench.py --json build/bench.json
 
 check: $(VENV)/.latest ## all that needs no database: the bundle's own rules, style, types, format
 	@$(VENV)/bin/python scripts/check.py --outside
