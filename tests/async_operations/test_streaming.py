@@ -1,3 +1,4 @@
+import asyncio
 import datetime as dt
 import gc
 import tracemalloc
@@ -6,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -13,6 +15,7 @@ from statements import StatementLog
 
 from snippets.async_operations.aggregations import Reading
 from snippets.async_operations.streaming import readings_in_batches, stream_readings
+from snippets.database_setup.engine import engine_for
 
 TABLES = [Reading]
 Factory = async_sessionmaker[AsyncSession]
@@ -135,3 +138,21 @@ async def test_the_cursor_is_on_the_server(engine: AsyncEngine, session: AsyncSe
     await stream.aclose()
 
     assert open_cursors.scalar_one() == 1
+
+
+@pytest.mark.only_on("mysql", reason="the others time a fetch, not the reader between two of them")
+async def test_a_slow_reader_of_a_cursor_is_cut_off(engine: AsyncEngine) -> None:
+    impatient = engine_for(engine.url, statement_timeout=0.2)
+    # More than what fits between server and client.
+    rows = text("SELECT REPEAT('x', 10000) FROM seq_1_to_3000")
+
+    async with impatient.connect() as connection:
+        with pytest.raises(DBAPIError) as caught:
+            async with connection.stream(rows) as result:
+                await anext(result)
+                await asyncio.sleep(0.4)
+                assert await result.fetchall() == "never comes"
+    await impatient.dispose()
+
+    assert caught.value.orig is not None
+    assert caught.value.orig.args[0] == 1969
