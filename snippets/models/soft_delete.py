@@ -69,7 +69,7 @@ def hide_deleted(session: AsyncSession) -> None:
 
 
 def _hide_deleted(state: ORMExecuteState) -> None:
-    # As SQLAlchemy documents it: no refreshes; relationship loads carry the option of their query.
-    filtered = state.is_select and not state.is_column_load and not state.is_relationship_load
+    # Loads of relationships inherit what the query of their parent had, filter or none.
+    filtered = state.is_select and not state.is_relationship_load
     if filtered and not state.execution_options.get("with_deleted"):
         state.statement = only_live(state.statement)

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -101,6 +101,24 @@ async def test_a_cancel_during_commit_waits_for_the_commit_and_then_cancels(
     with pytest.raises(asyncio.CancelledError):
         await task
 
+    assert await bodies(factory) == {"saved"}
+
+
+async def test_a_scope_that_is_cancelled_while_it_commits_keeps_its_rows_and_its_connection(
+    factory: Factory, engine: AsyncEngine
+) -> None:
+    async def write() -> None:
+        async with session_scope(factory) as session:
+            session.add(Note(body="saved"))
+
+    lost: list[object] = []
+    event.listen(engine.sync_engine, "invalidate", lambda *connection: lost.append(connection))
+    task = asyncio.create_task(write())
+    event.listen(engine.sync_engine, "commit", lambda _connection: task.cancel(), once=True)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert lost == []
     assert await bodies(factory) == {"saved"}
 
 

@@ -117,6 +117,10 @@ async def test_loaded_relationships_leave_out_deleted_rows_too(factory: Factory)
         session.expunge_all()
         shown = await session.exec(statement, execution_options={"with_deleted": True})
         assert len(shown.one().pits) == 2
+        session.expunge_all()
+        everything = await session.exec(select(Quarry), execution_options={"with_deleted": True})
+        quarry = everything.one()
+        assert len(await session.run_sync(lambda _session: list(quarry.pits))) == 2
         joined = select(Quarry.id, Pit.id).join(Pit)
         assert (await session.exec(joined)).all() == [(quarry.id, pits[1].id)]
 
