@@ -3,12 +3,13 @@
 import datetime as dt
 from collections.abc import Sequence
 
-from sqlalchemy import Column, DateTime, Index, Integer, or_
+from sqlalchemy import Column, Index, Integer, or_
 from sqlmodel import Field, SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.transactions import Account
 from snippets.database_setup.sqlite_pragmas import begin_immediate
+from snippets.models.timestamps import UTCTimestamp, utc_now
 
 
 async def lock_accounts(session: AsyncSession, *ids: int) -> Sequence[Account]:
@@ -36,7 +37,7 @@ class Job(SQLModel, table=True):
     done: bool = False
     attempts: int = 0
     worker: str | None = Field(default=None, max_length=50)
-    lease_until: dt.datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    lease_until: dt.datetime | None = Field(default=None, sa_type=UTCTimestamp)
 
 
 async def claim_jobs(
@@ -48,7 +49,7 @@ async def claim_jobs(
     """
     if not session.in_transaction():
         await begin_immediate(session)
-    now = dt.datetime.now(dt.UTC)
+    now = utc_now()
     free = or_(col(Job.lease_until).is_(None), col(Job.lease_until) < now)
     statement = (
         select(Job)

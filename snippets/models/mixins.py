@@ -17,7 +17,7 @@ class TimestampMixin(SQLModel):
     """When a row was made and last changed.
 
     Python sets both, so they are readable after a flush; the server's clock is for other programs.
-    An upsert runs no `onupdate`: set `updated_at` there.
+    A dialect's upsert runs no `onupdate`; those of async_operations and ServiceBase do.
     """
 
     # sa_type and sa_column_kwargs, never sa_column: a Column belongs to one table.

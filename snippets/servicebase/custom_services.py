@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 from pydantic import Field as Limit
-from sqlalchemy import ColumnElement, DateTime, UniqueConstraint
+from sqlalchemy import ColumnElement, UniqueConstraint
 from sqlmodel import Field, Relationship, SQLModel, col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from snippets.models.soft_delete import SoftDeleteMixin, soft_delete
+from snippets.models.timestamps import utc_now
 from snippets.servicebase.filters import Condition
 from snippets.servicebase.service import CreateT, ServiceBase, UpdateT
 
@@ -68,15 +70,7 @@ def _with_slug(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-class SoftDeleted(SQLModel):
-    """Mixin for models whose rows are marked, not deleted."""
-
-    deleted_at: dt.datetime | None = Field(
-        default=None, index=True, sa_type=DateTime(timezone=True)
-    )
-
-
-SoftT = TypeVar("SoftT", bound=SoftDeleted)
+SoftT = TypeVar("SoftT", bound=SoftDeleteMixin)
 
 
 class SoftDeleteService(ServiceBase[SoftT, CreateT, UpdateT], Generic[SoftT, CreateT, UpdateT]):
@@ -90,17 +84,17 @@ class SoftDeleteService(ServiceBase[SoftT, CreateT, UpdateT], Generic[SoftT, Cre
 
     async def delete(self, key: object) -> None:
         item = await self.get(key)
-        item.deleted_at = dt.datetime.now(dt.UTC)
+        soft_delete(item)
         await self.session.flush()
 
     async def delete_where(
         self, *conditions: Condition, everything: bool = False, **filters: Any
     ) -> int:
-        mark = {"deleted_at": dt.datetime.now(dt.UTC)}
+        mark = {"deleted_at": utc_now()}
         return await self.update_where(*conditions, values=mark, everything=everything, **filters)
 
 
-class Member(SoftDeleted, table=True):
+class Member(SoftDeleteMixin, table=True):
     id: int | None = Field(default=None, primary_key=True)
     email: str = Field(max_length=120, unique=True)
     name: str = Field(max_length=80)

@@ -1,0 +1,145 @@
+"""Answer every error as a problem (RFC 9457) that names the fields, and shows no SQL."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from snippets.async_operations.errors import ErrorKind, classify, is_retryable
+from snippets.servicebase.errors import (
+    CheckFailedError,
+    InvalidCursorError,
+    InvalidInputError,
+    InvalidValueError,
+    NotFoundError,
+    RequiredValueError,
+    ServiceError,
+    UnfilteredWriteError,
+    ValueRangeError,
+    WriteError,
+)
+
+PROBLEM = "application/problem+json"
+SHOWN = 1000  # characters of a message; some repeat a name that the client chose
+
+
+class Problem(BaseModel):
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []  # each has `field` and `message`
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's `responses=` says about the problems that it may answer with."""
+    content = {PROBLEM: {"schema": Problem.model_json_schema()}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    errors: list[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    body.errors = errors or []
+    # Lone surrogates of a name that the client chose can't be sent.
+    text = body.model_dump(mode="python")
+    return JSONResponse(_sendable(text), status, headers=headers, media_type=PROBLEM)
+
+
+def _sendable(value: Any) -> Any:
+    match value:
+        case str():
+            return value[:SHOWN].encode("utf-8", "replace").decode()
+        case dict():
+            return {key: _sendable(item) for key, item in value.items()}
+        case list():
+            return [_sendable(item) for item in value]
+    return value
+
+
+def status_of(error: ServiceError) -> int:
+    """Return 409 for what depends on the rows that there are, 422 for what never can be."""
+    match error:
+        case NotFoundError() | InvalidCursorError():  # a place that is not there
+            return 404
+        case RequiredValueError() | CheckFailedError() | ValueRangeError() | InvalidInputError():
+            return 422
+        case UnfilteredWriteError():  # a mistake of the program
+            return 500
+    return 409
+
+
+def service_problem(error: ServiceError) -> JSONResponse:
+    status = status_of(error)
+    if isinstance(error, InvalidValueError) and error.__cause__ is not None:
+        return problem(status, "a value can't be stored")  # its text is the driver's
+    if isinstance(error, InvalidCursorError):
+        return problem(status, "this is no cursor for this list")
+    if isinstance(error, WriteError):
+        detail = f"{error.model.__name__} {error.reason}"
+        errors = [{"field": name, "message": error.reason} for name in error.columns]
+        return problem(status, detail, errors=errors)
+    return problem(status, "internal error" if status == 500 else str(error))
+
+
+def validation_problem(error: RequestValidationError) -> JSONResponse:
+    """Say where and why; FastAPI's own answer repeats the input, and dies of NaN."""
+    errors = [
+        {"field": ".".join(str(part) for part in found["loc"]), "message": found["msg"]}
+        for found in error.errors()
+    ]
+    return problem(422, "the request is not valid", errors=errors[:100])
+
+
+def database_problem(error: DBAPIError) -> JSONResponse:
+    """Say whether to come again: that is for deadlocks, lost connections and timeouts."""
+    if is_retryable(error) or classify(error).kind is ErrorKind.STATEMENT_TIMEOUT:
+        return problem(503, "the database is busy; try again", headers={"Retry-After": "1"})
+    return problem(500, "internal error")
+
+
+def _methods(app: FastAPI, request: Request) -> str:
+    path = app.openapi()["paths"].get(request.scope["route"].path, {})
+    return ", ".join(sorted(method.upper() for method in path))
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ServiceError)
+    async def service(_request: Request, error: ServiceError) -> JSONResponse:
+        return service_problem(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return validation_problem(error)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = _methods(app, request)  # Starlette names those of one route
+        return problem(error.status_code, str(error.detail), headers=headers)
+
+    @app.exception_handler(DBAPIError)
+    async def database(_request: Request, error: DBAPIError) -> JSONResponse:
+        return database_problem(error)
+
+    @app.exception_handler(PoolTimeoutError)
+    async def pool(_request: Request, _error: PoolTimeoutError) -> JSONResponse:
+        return problem(503, "too many requests at once", headers={"Retry-After": "1"})
+
+    @app.exception_handler(Exception)  # Starlette sends this, then raises the error for the log
+    async def unexpected(_request: Request, _error: Exception) -> JSONResponse:
+        return problem(500, "internal error")

@@ -1,0 +1,47 @@
+"""Test the application over HTTP in the test's own loop, with or without keeping what it writes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from snippets.fastapi_integration.dependencies import Factory, get_factory
+
+
+@asynccontextmanager
+async def running_client(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    """Start the application, which ASGITransport does not, and yield a client for it.
+
+    An error of the application is answered with 500, as a server would, not raised.
+    """
+    transport = ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def rolled_back(app: FastAPI) -> AsyncIterator[Factory]:
+    """Undo at the end of the block what requests commit in it, and what the yielded maker does.
+
+    They share one connection, so send one request after the other. The application must run.
+    """
+    async with app.state.engine.connect() as connection:
+        transaction = await connection.begin()
+        factory = async_sessionmaker(
+            connection,
+            class_=AsyncSession,
+            expire_on_commit=False,
+            join_transaction_mode="create_savepoint",  # commit and rollback end a savepoint
+        )
+        app.dependency_overrides[get_factory] = lambda: factory
+        try:
+            yield factory
+        finally:
+            del app.dependency_overrides[get_factory]
+            await transaction.rollback()

@@ -1,0 +1,281 @@
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from httpx import AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from snippets.database_setup.settings import DatabaseSettings
+from snippets.fastapi_integration import app as app_module
+from snippets.fastapi_integration._cinema import Booking, Film, FilmService, Screening
+from snippets.fastapi_integration.dependencies import SessionDep
+from snippets.fastapi_integration.error_handlers import (
+    database_problem,
+    problem,
+    service_problem,
+    status_of,
+)
+from snippets.fastapi_integration.testing import running_client
+from snippets.servicebase.errors import (
+    CheckFailedError,
+    ConflictError,
+    InvalidCursorError,
+    InvalidFilterError,
+    InvalidValueError,
+    MissingReferenceError,
+    NotFoundError,
+    RequiredValueError,
+    ServiceError,
+    StaleVersionError,
+    StillReferencedError,
+    UnfilteredWriteError,
+    ValueRangeError,
+)
+
+TABLES = [Film, Screening, Booking]
+PROBLEM = "application/problem+json"
+router = APIRouter()
+
+
+@router.get("/broken-sql")
+async def broken_sql(session: SessionDep) -> None:
+    await session.exec(text("SELECT secret FROM nowhere"))
+
+
+@router.get("/broken")
+async def broken() -> None:
+    raise RuntimeError("a secret")
+
+
+@router.post("/everything")
+async def change_everything(session: SessionDep) -> None:
+    await FilmService(session).update_where(values={"year": 2000})
+
+
+@router.post("/too-long")
+async def too_long(session: SessionDep) -> None:
+    await FilmService(session).update_where(values={"year": 2**70}, id=1)
+
+
+@pytest.fixture(autouse=True)
+def routes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(app_module, "ROUTERS", (*app_module.ROUTERS, router))
+    return
+
+
+def assert_problem(answer: Any, status: int) -> dict[str, Any]:
+    """The body is a problem, and shows nothing of the database."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM
+    for word in ("SELECT", "INSERT", "UPDATE", "sqlalchemy", "secret", "Traceback", "codec"):
+        assert word not in answer.text
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"title", "status", "detail", "errors"}
+    assert body["status"] == status
+    return body
+
+
+def fields(body: dict[str, Any]) -> set[str]:
+    return {error["field"] for error in body["errors"]}
+
+
+async def test_a_taken_value_is_a_conflict_that_names_its_fields(
+    client: AsyncClient, film: int
+) -> None:
+    answer = await client.post("/films", json={"title": "Metropolis", "year": 1927})
+
+    body = assert_problem(answer, 409)
+    assert body["detail"] == "Film conflicts with another row"
+    assert fields(body) == {"title", "year"}
+
+
+async def test_a_missing_reference_is_a_conflict_that_names_its_field(client: AsyncClient) -> None:
+    body = {
+        "film_id": 4711,
+        "auditorium": "red",
+        "starts_at": "2026-01-31T20:15:00Z",
+        "seats_left": 10,
+    }
+
+    problem = assert_problem(await client.post("/screenings", json=body), 409)
+
+    assert fields(problem) == {"film_id"}
+
+
+async def test_a_row_that_is_referred_to_can_not_be_deleted(
+    client: AsyncClient, film: int, screening: int
+) -> None:
+    body = assert_problem(await client.delete(f"/films/{film}"), 409)
+
+    assert body["detail"] == "Film is still referred to by another row"
+    assert (await client.get(f"/films/{film}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"title": "M"}', "body.year"),
+        (b'{"title": "M", "year": 1931, "rating": 5}', "body.rating"),
+        (b'{"title": "M", "year": 1931, "id": 5}', "body.id"),
+        (b'{"title": "M", "year": "1931"}', "body.year"),
+        (b'{"title": "M", "year": true}', "body.year"),
+        (b'{"title": "M", "year": NaN}', "body.year"),
+        (b'{"title": "M", "year": 1e999}', "body.year"),
+        (b'{"title": "M", "year": 1931.5}', "body.year"),
+        (b'{"title": "M", "year": 99999999999999999999999999}', "body.year"),
+        (b'{"title": "", "year": 1931}', "body.title"),
+        (b'{"title": "a\\u0000b", "year": 1931}', "body.title"),
+        (b'{"title": "a\\ud800b", "year": 1931}', "body.title"),
+        (b'{"title": "' + b"x" * 121 + b'", "year": 1931}', "body.title"),
+        (b'{"title": "M", "year": 1931, "synopsis": "' + b"x" * 200_000 + b'"}', "body.synopsis"),
+        (b'{"title": "M", "year": 1931, "\\ud800": 1}', "body"),
+        (b'{"title": "M", "year": 1931, "' + b"x" * 5000 + b'": 1}', "body." + "x" * 995),
+        (b"[]", "body"),
+        (b"null", "body"),
+        (b"{", "body.1"),
+        (b"[" * 100_000, None),
+        (b'{"title": "\xff"}', None),
+        (b"", "body"),
+    ],
+    ids=range(22),
+)
+async def test_no_body_is_answered_with_a_server_error(
+    client: AsyncClient, body: bytes, field: str | None
+) -> None:
+    headers = {"content-type": "application/json"}
+
+    answer = await client.post("/films", content=body, headers=headers)
+
+    if field is None:  # what can't be read at all
+        assert_problem(answer, 400)
+    else:
+        assert fields(assert_problem(answer, 422)) == {field}
+    assert (await client.get("/films")).json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [5, "5", "2026-01-31", "2026-01-31T20:15:00", "0001-01-01T00:00:00+14:00", "soon", None],
+)
+async def test_a_moment_needs_a_date_a_time_and_a_zone(client: AsyncClient, moment: Any) -> None:
+    body = {"film_id": 1, "auditorium": "red", "starts_at": moment, "seats_left": 10}
+
+    answer = await client.post("/screenings", json=body)
+
+    assert fields(assert_problem(answer, 422)) == {"body.starts_at"}
+
+
+async def test_the_first_hundred_errors_are_enough(client: AsyncClient) -> None:
+    answer = await client.post("/bulk/films", json=[{}] * 500)
+
+    assert len(assert_problem(answer, 422)["errors"]) == 100
+
+
+async def test_an_unknown_path_is_a_problem_too(client: AsyncClient) -> None:
+    assert assert_problem(await client.get("/nothing"), 404)["detail"] == "Not Found"
+
+
+async def test_a_method_that_is_not_allowed_hears_which_are(client: AsyncClient) -> None:
+    answer = await client.put("/films/1")
+
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == "DELETE, GET, PATCH"
+
+
+@pytest.mark.parametrize("path", ["/broken-sql", "/broken"])
+async def test_an_unexpected_error_shows_nothing(client: AsyncClient, path: str) -> None:
+    assert assert_problem(await client.get(path), 500)["detail"] == "internal error"
+
+
+async def test_a_mistake_of_the_program_is_a_server_error(client: AsyncClient) -> None:
+    assert assert_problem(await client.post("/everything"), 500)["detail"] == "internal error"
+
+
+def test_a_value_that_the_driver_refuses_shows_nothing_of_it() -> None:
+    error = InvalidValueError("Film: 'utf-8' codec can't encode a secret")
+    error.__cause__ = UnicodeError("secret")
+
+    answer = service_problem(error)
+
+    assert answer.status_code == 422
+    assert json.loads(answer.body)["detail"] == "a value can't be stored"
+
+
+def test_an_unknown_field_is_named() -> None:
+    answer = service_problem(InvalidValueError("Film has no colour; it has title, year"))
+
+    assert json.loads(answer.body)["detail"] == "Film has no colour; it has title, year"
+
+
+def test_a_name_that_can_not_be_sent_is_replaced() -> None:
+    answer = problem(422, "\ud800", errors=[{"field": "x" * 5000, "message": "\ud800"}])
+
+    body = json.loads(answer.body)
+    assert (body["detail"], body["errors"][0]["message"]) == ("?", "?")
+    assert body["errors"][0]["field"] == "x" * 1000
+
+
+async def test_a_value_that_does_not_fit_is_the_clients_fault(
+    client: AsyncClient, film: int
+) -> None:
+    assert_problem(await client.post("/too-long"), 422)
+
+
+async def test_an_exhausted_pool_asks_to_come_again(
+    settings: DatabaseSettings, engine: object
+) -> None:
+    small = settings.model_copy(update={"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05})
+    app = app_module.create_app(small)
+    async with running_client(app) as client, app.state.engine.connect():
+        answer = await client.get("/films")
+
+    assert_problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_lock_that_does_not_come_asks_to_come_again(
+    settings: DatabaseSettings, engine: object
+) -> None:
+    app = app_module.create_app(settings.model_copy(update={"lock_timeout": 1}))
+    async with running_client(app) as client:
+        created = await client.post("/films", json={"title": "M", "year": 1931})
+        path = created.headers["location"]
+        async with app.state.session_factory() as session:
+            film = await session.get(Film, created.json()["id"], with_for_update=True)
+            film.year = 1932
+            await session.flush()
+            answer = await asyncio.wait_for(client.patch(path, json={"year": 1933}), 10)
+
+    assert_problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_database_error_that_will_not_pass_is_not_asked_again() -> None:
+    answer = database_problem(DBAPIError("SELECT secret", {}, Exception("secret")))
+
+    assert answer.status_code == 500
+    assert json.loads(answer.body)["detail"] == "internal error"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFoundError(Film, 1), 404),
+        (InvalidCursorError("x"), 404),
+        (ConflictError(Film), 409),
+        (MissingReferenceError(Film), 409),
+        (StillReferencedError(Film), 409),
+        (StaleVersionError(Film), 409),
+        (RequiredValueError(Film), 422),
+        (CheckFailedError(Film), 422),
+        (ValueRangeError(Film), 422),
+        (InvalidFilterError("x"), 422),
+        (UnfilteredWriteError(Film), 500),
+    ],
+)
+def test_each_error_has_its_status(error: ServiceError, status: int) -> None:
+    assert status_of(error) == status

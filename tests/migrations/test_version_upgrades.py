@@ -1,0 +1,272 @@
+"""Tables as older versions of the libraries made them, with rows, up, down and up again."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from migrations.project import Project
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from snippets.database_setup.engine import engine_for
+from snippets.models.timestamps import UTCTimestamp
+
+IMPORTS = "from snippets.migrations.version_upgrades import *"
+
+
+@pytest.fixture
+def backend(project: Project) -> str:
+    return project.url.get_backend_name()
+
+
+# --- timestamps ---
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OLD_VOYAGES = """
+op.create_table(
+    "voyage",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sailed_at", sa.DateTime, nullable=False),
+    sa.Column("landed_at", sa.DateTime),
+)
+"""
+VOYAGE = sa.table(
+    "voyage",
+    sa.column("id"),
+    sa.column("sailed_at", UTCTimestamp()),
+    sa.column("landed_at", UTCTimestamp()),
+)
+
+
+@pytest.fixture
+async def voyages(project: Project) -> Project:
+    """Moments in UTC, as text or in columns that know no zone."""
+    project.revision("first", OLD_VOYAGES, 'op.drop_table("voyage")')
+    await project.upgrade()
+    await project.execute(
+        "INSERT INTO voyage VALUES (1, '2026-01-01 12:00:00', '2026-06-30 23:30:00')",
+        "INSERT INTO voyage VALUES (2, '2026-03-29 01:30:00', NULL)",
+    )
+    return project
+
+
+async def test_timestamps_keep_their_moment_in_any_session_time_zone(
+    voyages: Project, backend: str
+) -> None:
+    voyages.revision(
+        "utc",
+        # A session whose zone is not UTC, as a server's default may be.
+        """
+        if op.get_context().dialect.name == "postgresql":
+            op.execute("SET LOCAL TimeZone = 'America/New_York'")
+        timestamps_to_utc(op, "voyage", "sailed_at", "landed_at")
+        """,
+        """
+        if op.get_context().dialect.name == "postgresql":
+            op.execute("SET LOCAL TimeZone = 'Asia/Tokyo'")
+        timestamps_to_naive(op, "voyage", "sailed_at", "landed_at")
+        """,
+        imports=IMPORTS,
+    )
+
+    await voyages.up_and_down("voyage")
+
+    query = sa.select(VOYAGE).order_by(VOYAGE.c.id)
+    assert await voyages.rows(query) == [
+        (1, NOON, datetime(2026, 6, 30, 23, 30, tzinfo=UTC)),
+        (2, datetime(2026, 3, 29, 1, 30, tzinfo=UTC), None),
+    ]
+    columns = await voyages.columns("voyage")
+    assert [columns[name]["nullable"] for name in ("sailed_at", "landed_at")] == [False, True]
+    if backend == "postgresql":
+        assert columns["sailed_at"]["type"].timezone is True
+    precise = NOON.replace(microsecond=123456)
+    await voyages.execute(sa.insert(VOYAGE).values(id=3, sailed_at=precise))
+    assert (await voyages.rows(query))[2][1] == precise
+
+
+# --- UUID ---
+
+KEYS = [uuid.UUID("8c5d2fb4-1f5b-4d5e-9a86-0123456789ab"), uuid.uuid4()]
+OLD_SHIPS = """
+key = sa.Uuid(native_uuid=op.get_context().dialect.name == "postgresql")
+op.create_table("ship", sa.Column("id", key, primary_key=True))
+op.create_table(
+    "berth",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("ship_id", key),
+    sa.ForeignKeyConstraint(
+        ["ship_id"], ["ship.id"], name=op.f("fk_berth_ship_id_ship"), ondelete="CASCADE"
+    ),
+)
+"""
+
+
+def ship_tables(backend: str, *, native: bool) -> tuple[sa.TableClause, sa.TableClause]:
+    kind: Any = sa.Uuid(native_uuid=native or backend == "postgresql")
+    if native and backend == "mysql" and sa.__version__.startswith("2.0."):
+        kind = sa.Uuid(native_uuid=False)  # no native type there; the server takes both forms
+    return (
+        sa.table("ship", sa.column("id", kind)),
+        sa.table("berth", sa.column("id"), sa.column("ship_id", kind)),
+    )
+
+
+async def test_uuids_keep_their_value_and_their_foreign_keys(
+    project: Project, backend: str
+) -> None:
+    project.revision("first", OLD_SHIPS, 'op.drop_table("berth")\nop.drop_table("ship")')
+    await project.upgrade()
+    ship, berth = ship_tables(backend, native=False)
+    await project.execute(
+        *[sa.insert(ship).values(id=key) for key in KEYS],
+        *[sa.insert(berth).values(id=n, ship_id=key) for n, key in enumerate([*KEYS, None], 1)],
+    )
+    columns = '("ship", "id"), ("berth", "ship_id")'
+    project.revision(
+        "native", f"char_to_uuid(op, {columns})", f"uuid_to_char(op, {columns})", imports=IMPORTS
+    )
+
+    await project.up_and_down("ship", "berth")
+
+    text = await project.rows("SELECT ship_id FROM berth ORDER BY id")
+    assert [row[0] and uuid.UUID(str(row[0])) for row in text] == [*KEYS, None]
+    ship, berth = ship_tables(backend, native=True)
+    if backend == "mysql":
+        assert str((await project.columns("ship"))["id"]["type"]) == "UUID"
+        assert len(text[0][0]) == 36
+    found = await project.rows(sa.select(berth.c.id).where(berth.c.ship_id == KEYS[0]))
+    assert found == [(1,)]
+    (key,) = await project.inspect("get_foreign_keys", "berth")
+    assert key["name"] == "fk_berth_ship_id_ship"
+    await project.execute(sa.delete(ship).where(ship.c.id == KEYS[0]))
+    assert await project.rows("SELECT id FROM berth ORDER BY id") == [(2,), (3,)]
+
+
+# --- names ---
+
+UNNAMED = sa.MetaData()
+sa.Table(
+    "insurer",
+    UNNAMED,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("code", sa.String(10), unique=True),
+)
+sa.Table(
+    "treaty",
+    UNNAMED,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("insurer_id", sa.ForeignKey("insurer.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("year", sa.Integer, server_default="2020"),
+    sa.UniqueConstraint("insurer_id", "year"),
+    sa.CheckConstraint("year > 1990", name="ck_treaty_year_recent"),
+)
+
+
+async def test_constraints_get_their_conventional_names(project: Project, backend: str) -> None:
+    engine = engine_for(project.url, poolclass=NullPool)
+    async with engine.begin() as connection:
+        await connection.run_sync(UNNAMED.create_all)
+    await engine.dispose()
+    await project.insert("insurer", {"id": 1, "code": "A"}, {"id": 2, "code": "B"})
+    await project.insert("treaty", {"id": 1, "insurer_id": 2, "year": 1999})
+    names = """
+    for table in ("insurer", "treaty"):
+        name_constraints(op, table, NAMING_CONVENTION)
+    """
+    imports = f"{IMPORTS}\nfrom snippets.models.constraints import NAMING_CONVENTION"
+    before = [await project.table(name) for name in ("insurer", "treaty")]
+    project.revision("names", names, imports=imports)
+    await project.upgrade()
+    named = await project.snapshot("insurer", "treaty")
+    project.revision("again", names, imports=imports)
+    await project.upgrade()
+
+    assert await project.snapshot("insurer", "treaty") == named
+    assert [named[name]["rows"] for name in ("insurer", "treaty")] == before
+    assert named["treaty"]["keys"] == [("fk_treaty_insurer_id_insurer", {"ondelete": "CASCADE"})]
+    unique = [
+        key["name"]
+        for table in ("insurer", "treaty")
+        for key in await project.inspect("get_unique_constraints", table)
+    ]
+    assert unique == ["uq_insurer_code", "uq_treaty_insurer_id_year"]
+    assert named["treaty"]["checks"] == {"ck_treaty_year_recent"}
+    primary = await project.inspect("get_pk_constraint", "insurer")
+    assert primary["name"] == (None if backend == "mysql" else "pk_insurer")
+    with pytest.raises(DBAPIError):
+        await project.insert("insurer", {"id": 3, "code": "A"})
+
+
+# --- enums ---
+
+OLD_SURVEYS = """
+op.create_table(
+    "survey",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("grade", sa.Enum("FAIR", "GOOD", name="grade"), nullable=False),
+)
+"""
+DROP_SURVEYS = """
+op.drop_table("survey")
+if op.get_context().dialect.name == "postgresql":
+    op.execute("DROP TYPE grade")
+"""
+GRADE = 'sa.Enum("FAIR", "GOOD", name="grade")'
+
+
+@pytest.fixture
+async def surveys(project: Project) -> Project:
+    project.revision("first", OLD_SURVEYS, DROP_SURVEYS)
+    await project.upgrade()
+    await project.execute("INSERT INTO survey VALUES (1, 'GOOD'), (2, 'FAIR'), (3, 'GOOD')")
+    return project
+
+
+async def test_an_enum_of_names_becomes_text_of_values(surveys: Project, backend: str) -> None:
+    values = {"FAIR": "fair", "GOOD": "very good"}
+    arguments = f'op, "survey", "grade", {GRADE}, {values}'
+    surveys.revision(
+        "text", f"enum_to_text({arguments})", f"text_to_enum({arguments})", imports=IMPORTS
+    )
+
+    await surveys.up_and_down("survey")
+
+    assert await surveys.table("survey") == [(1, "very good"), (2, "fair"), (3, "very good")]
+    grade = (await surveys.columns("survey"))["grade"]
+    assert (grade["type"].length, grade["nullable"]) == (30, False)
+    if backend == "postgresql":
+        assert await surveys.rows("SELECT typname FROM pg_type WHERE typname = 'grade'") == []
+
+
+async def test_an_unknown_member_is_stored_on_sqlite_alone(surveys: Project, backend: str) -> None:
+    unknown = "INSERT INTO survey VALUES (4, 'UNKNOWN')"
+    if backend == "sqlite":
+        await surveys.execute(unknown)
+        return
+
+    with pytest.raises(DBAPIError):
+        await surveys.execute(unknown)
+
+
+async def test_an_enum_gets_a_member_and_loses_it_again(surveys: Project, backend: str) -> None:
+    surveys.revision(
+        "poor",
+        f'add_enum_member(op, "survey", "grade", {GRADE}, "UNACCEPTABLE")\n'
+        "op.execute(\"INSERT INTO survey VALUES (4, 'UNACCEPTABLE')\")",
+        'op.execute("DELETE FROM survey WHERE id = 4")\n'
+        f'remove_enum_member(op, "survey", "grade", {GRADE}, "UNACCEPTABLE", replacement="FAIR")',
+        imports=IMPORTS,
+    )
+
+    await surveys.up_and_down("survey")
+    await surveys.execute("UPDATE survey SET grade = 'UNACCEPTABLE' WHERE id = 1")
+    await surveys.downgrade()
+
+    assert await surveys.table("survey") == [(1, "FAIR"), (2, "FAIR"), (3, "GOOD")]
+    grade = (await surveys.columns("survey"))["grade"]
+    assert grade["nullable"] is False
+    if backend != "sqlite":
+        assert grade["type"].enums == ["FAIR", "GOOD"]
