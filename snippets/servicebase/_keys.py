@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, DateTime, Double, cast, literal, type_coerce
+from sqlalchemy import Column, ColumnElement, DateTime, Double, bindparam, cast, type_coerce
 from sqlalchemy.types import NullType
 from sqlmodel import SQLModel
 
@@ -46,8 +46,8 @@ class KeyColumn:
     column: Column[Any]
     dialect: str
 
-    def parameter(self, value: Any) -> ColumnElement[Any]:
-        return literal(value, self.expression.type)
+    def parameter(self, name: str) -> ColumnElement[Any]:
+        return bindparam(name, type_=self.expression.type)
 
     def to_wire(self, value: Any) -> Any:
         """Return the value as JSON has it."""

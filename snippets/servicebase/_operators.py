@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Numeric, and_, bindparam, false, literal, or_, true
 from sqlalchemy import not_ as sql_not
 from sqlalchemy.sql.elements import False_, True_
+from sqlalchemy.types import TypeEngine
 
 from snippets.servicebase._values import checked, kind_of, outside
 
@@ -21,6 +22,8 @@ def both(conditions: Conditions) -> ColumnElement[bool]:
     if any(isinstance(condition, False_) for condition in conditions):
         return false()
     left = [condition for condition in conditions if not isinstance(condition, True_)]
+    if len(left) == 1:
+        return left[0]
     return and_(*left) if left else true()
 
 
@@ -29,6 +32,8 @@ def either(conditions: Conditions) -> ColumnElement[bool]:
     if any(isinstance(condition, True_) for condition in conditions):
         return true()
     left = [condition for condition in conditions if not isinstance(condition, False_)]
+    if len(left) == 1:
+        return left[0]
     return or_(*left) if left else false()
 
 
@@ -46,12 +51,16 @@ class Operand:
     expression: Any  # of the entity or of an alias of it
     column: Column[Any]
 
-    def parameter(self, value: Any) -> ColumnElement[Any]:
+    @property
+    def type_(self) -> TypeEngine[Any]:
+        # With precision and scale asyncpg's cast would round the value: 1.005 matched 1.01.
+        return Numeric() if kind_of(self.column) == "decimal" else self.column.type
+
+    def parameter(self, value: Any) -> Any:
         """Return the value with the column's type, which a bare `True > column` would lose."""
-        if kind_of(self.column) == "decimal":
-            # With precision and scale asyncpg's cast would round the value: 1.005 matched 1.01.
-            return literal(value, Numeric())
-        return literal(value, self.column.type)
+        if kind_of(self.column) in {"integer", "text"}:
+            return value  # SQLAlchemy adds the type
+        return literal(value, self.type_)
 
     def is_null(self) -> ColumnElement[bool]:
         test: ColumnElement[bool] = self.expression.is_(None)
@@ -82,9 +91,9 @@ def _in(operand: Operand, values: Any) -> ColumnElement[bool]:
     inside = [value for value in present if not outside(operand.column, value)]
     found: ColumnElement[bool] = false()
     if inside:
-        type_ = operand.parameter(inside[0]).type
         # One parameter that expands: the statement stays cached, whatever the length.
-        found = operand.expression.in_(bindparam(None, inside, type_=type_, expanding=True))
+        expanding = bindparam(None, inside, type_=operand.type_, expanding=True)
+        found = operand.expression.in_(expanding)
     return either([found, operand.is_null()]) if len(present) < len(given) else found
 
 

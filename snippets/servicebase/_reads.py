@@ -157,15 +157,10 @@ class Reads(Generic[ModelT]):
         strict: bool,
     ) -> Sequence[Any]:
         """Return the objects with their sort values, and one row more than asked for."""
-        keys = [key.expression.label(f"key_{n}") for n, key in enumerate(place.keys)]
-        statement = (
-            core_select(self.model, *keys)
-            .where(*limits, *place.conditions())
-            .order_by(*order_clauses(self.model, place.direction, self._dialect))
-            .limit(limit + 1)
-            .options(*loader_options(self.model, load, strict=strict))
-        )
-        result = await self.session.exec(statement)  # type: ignore[call-overload]
+        statement = place.statement().where(*limits).limit(limit + 1)
+        statement = statement.options(*loader_options(self.model, load, strict=strict))
+        parameters = place.parameters()
+        result = await self.session.exec(statement, params=parameters)  # type: ignore[call-overload]
         rows: Sequence[Any]
         rows = (result.unique() if needs_unique(self.model, load) else result).all()
         return rows
@@ -237,8 +232,7 @@ class Reads(Generic[ModelT]):
     def _conditions(
         self, conditions: Iterable[Condition], filters: Mapping[str, Any]
     ) -> Sequence[ColumnElement[bool]]:
-        given = where(self.model, conditions, filters)
-        return [*self.scope(), *([] if given is None else [given])]
+        return [*self.scope(), *where(self.model, conditions, filters)]
 
     def _order(self, order_by: OrderBy) -> Sequence[ColumnElement[Any]]:
         return order_clauses(self.model, resolve_order(self.model, order_by), self._dialect)

@@ -30,7 +30,7 @@ def batches(
     columns = shape_of(model).columns
     present = set[str]().union(*rows)
     short = [row for row in rows if len(row) < len(present)]
-    if not short and written is None:
+    if not short and (written is None or all(fields == written[0] for fields in written)):
         return [list(range(len(rows)))]
     absent = [name for name in present if not _has_default(columns[name])]
     for row in short:
@@ -218,9 +218,9 @@ def _in_input_order(
     if len(items) < len(rows):
         raise ConflictError(model, columns=on)  # a row that the scope does not cover
     by_key = dict(zip(map(attrgetter(*on), items), items, strict=True))
-    found = [by_key.get(key) for key in map(itemgetter(*on), rows)]
+    found = [by_key[key] for key in map(itemgetter(*on), rows) if key in by_key]
     # A collation finds "a" for "A", which Python does not; the statement's own order then serves.
-    return [item for item in found if item is not None] if None not in found else items
+    return found if len(found) == len(rows) else items
 
 
 def _check_on(model: type[SQLModel], rows: Sequence[Row], on: Sequence[str]) -> None:
@@ -231,7 +231,7 @@ def _check_on(model: type[SQLModel], rows: Sequence[Row], on: Sequence[str]) -> 
             f"on={tuple(on)} is no unique key of {model.__name__}; use {choices}"
         )
     for number, row in enumerate(rows):
-        if any(row.get(name) is None for name in on):
+        if None in map(row.get, on):
             raise InvalidValueError(
                 f"row {number} has no value in {tuple(on)}: NULL never conflicts"
             )

@@ -6,17 +6,22 @@ secret nor signed: whoever changes it gets another place in the same order, or I
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, and_, false, or_, true
+from sqlalchemy import ColumnElement, Select, and_, false, or_, true, tuple_
+from sqlalchemy import select as core_select
 from sqlmodel import SQLModel
 
 from snippets.servicebase._cursor_token import Position, decode, encode
 from snippets.servicebase._keys import KeyColumn, key_columns
-from snippets.servicebase.sorting import Sort
+from snippets.servicebase.sorting import Sort, order_clauses
 
 T = TypeVar("T")
 U = TypeVar("U")
+Values = Sequence[ColumnElement[Any] | None]
+"""A parameter for each key, or None where the position has NULL."""
+MYSQL = {"mysql", "mariadb"}
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,19 @@ class Seek:
         """The order in which the statement reads."""
         return tuple(s.reversed() for s in self.sorts) if self.backward else self.sorts
 
-    @property
-    def keys(self) -> tuple[KeyColumn, ...]:
-        return key_columns(self.model, self.sorts, self.dialect)
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return which rows lie beyond the position; all of them for the first page."""
+    def statement(self) -> Select[Any]:
+        """Return the objects beyond the position with their sort values, as many as there are."""
         if self.position is None:
-            return []
-        steps = list(zip(self.keys, self.direction, self.position.values, strict=True))
-        (key, sort, value), *ties = reversed(steps)
-        beyond = _beyond(key, sort, value, inclusive=self.position.inclusive)
-        for key, sort, value in ties:
-            beyond = or_(_beyond(key, sort, value), and_(_same(key, value), beyond))
-        # The first says nothing new, but tells an index where to begin: OR alone reads it all.
-        return [_beyond(*steps[0], inclusive=True), beyond] if ties else [beyond]
+            return _first_page(self.model, self.direction, self.dialect)
+        nulls = tuple(value is None for value in self.position.values)
+        return _beyond_position(
+            self.model, self.direction, self.dialect, nulls, inclusive=self.position.inclusive
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the values of the statement."""
+        values = self.position.values if self.position else ()
+        return {_name(number): value for number, value in enumerate(values) if value is not None}
 
     def page(self, rows: Sequence[Sequence[Any]], limit: int) -> CursorPage[Any]:
         """Make the page from up to `limit` + 1 rows of the object and its keys."""
@@ -104,23 +107,80 @@ def seek(model: type[SQLModel], sorts: tuple[Sort, ...], dialect: str, cursor: s
     return Seek(model, sorts, dialect, position)
 
 
-def _same(key: KeyColumn, value: Any) -> ColumnElement[bool]:
-    if value is None:
-        return key.expression.is_(None)
-    same: ColumnElement[bool] = key.expression == key.parameter(value)
+@lru_cache(maxsize=1024)
+def _first_page(model: type[SQLModel], direction: tuple[Sort, ...], dialect: str) -> Select[Any]:
+    keys = key_columns(model, direction, dialect)
+    labels = [key.expression.label(f"key_{number}") for number, key in enumerate(keys)]
+    return core_select(model, *labels).order_by(*order_clauses(model, direction, dialect))
+
+
+@lru_cache(maxsize=1024)
+def _beyond_position(
+    model: type[SQLModel],
+    direction: tuple[Sort, ...],
+    dialect: str,
+    nulls: tuple[bool, ...],
+    *,
+    inclusive: bool,
+) -> Select[Any]:
+    """Built once, not for each page: the values are parameters."""
+    keys = key_columns(model, direction, dialect)
+    values = [
+        None if null else key.parameter(_name(number))
+        for number, (key, null) in enumerate(zip(keys, nulls, strict=True))
+    ]
+    one_way = len({sort.descending for sort in direction}) == 1
+    # Compared by rows, MariaDB would read its index from the start.
+    if one_way and not any(key.column.nullable for key in keys) and dialect not in MYSQL:
+        conditions = [_row_comparison(keys, direction[0], values, inclusive=inclusive)]
+    else:
+        conditions = _step_by_step(keys, direction, values, inclusive=inclusive)
+    return _first_page(model, direction, dialect).where(*conditions)
+
+
+def _name(number: int) -> str:
+    return f"cursor_{number}"
+
+
+def _row_comparison(
+    keys: Sequence[KeyColumn], sort: Sort, values: Values, *, inclusive: bool
+) -> ColumnElement[bool]:
+    row = tuple_(*(key.expression for key in keys))
+    return _compared(row, sort, tuple_(*values), inclusive=inclusive)
+
+
+def _step_by_step(
+    keys: Sequence[KeyColumn], direction: Sequence[Sort], values: Values, *, inclusive: bool
+) -> list[ColumnElement[bool]]:
+    steps = list(zip(keys, direction, values, strict=True))
+    (key, sort, value), *ties = reversed(steps)
+    beyond = _beyond(key, sort, value, inclusive=inclusive)
+    for key, sort, value in ties:
+        beyond = or_(_beyond(key, sort, value), and_(_same(key, value), beyond))
+    # The first says nothing new, but tells an index where to begin: OR alone reads it all.
+    return [_beyond(*steps[0], inclusive=True), beyond] if ties else [beyond]
+
+
+def _same(key: KeyColumn, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+    same: ColumnElement[bool] = key.expression == value  # IS NULL, if it is None
     return same
 
 
 def _beyond(
-    key: KeyColumn, sort: Sort, value: Any, *, inclusive: bool = False
+    key: KeyColumn, sort: Sort, value: ColumnElement[Any] | None, *, inclusive: bool = False
 ) -> ColumnElement[bool]:
     """Return which rows come after the value, or with it, in the direction of the sort."""
     if value is None and sort.nulls == "first":
         return true() if inclusive else key.expression.is_not(None)
     if value is None:
         return key.expression.is_(None) if inclusive else false()
-    method = ("__lt__", "__le__") if sort.descending else ("__gt__", "__ge__")
-    beyond: ColumnElement[bool] = getattr(key.expression, method[inclusive])(key.parameter(value))
+    beyond = _compared(key.expression, sort, value, inclusive=inclusive)
     if key.column.nullable and sort.nulls == "last":
         return or_(beyond, key.expression.is_(None))
     return beyond
+
+
+def _compared(left: Any, sort: Sort, right: Any, *, inclusive: bool) -> ColumnElement[bool]:
+    method = ("__lt__", "__le__") if sort.descending else ("__gt__", "__ge__")
+    compared: ColumnElement[bool] = getattr(left, method[inclusive])(right)
+    return compared

@@ -51,16 +51,14 @@ def not_(*conditions: Condition, **filters: Any) -> Group:
 
 def where(
     model: type[SQLModel], conditions: Iterable[Condition], filters: Mapping[str, Any]
-) -> ColumnElement[bool] | None:
-    """Return one condition for all of it; None when nothing was given.
+) -> list[ColumnElement[bool]]:
+    """Return conditions, all of which must hold; none when nothing was given.
 
     Raises:
         InvalidFilterError: an unknown field, relationship or operator, a value of a wrong type.
     """
-    conditions = tuple(conditions)
-    if not conditions and not filters:
-        return None
-    return _group(model, model, Group("all", conditions, filters), negate=False)
+    parts = [_condition(model, model, part, negate=False) for part in conditions]
+    return parts + _keywords(model, model, filters, negate=False)
 
 
 def _group(

@@ -178,9 +178,9 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
         self, conditions: Iterable[Condition], filters: Mapping[str, Any], *, everything: bool
     ) -> Sequence[ColumnElement[bool]]:
         given = where(self.model, conditions, filters)
-        if not everything and (given is None or isinstance(given, True_)):
+        if not everything and all(isinstance(condition, True_) for condition in given):
             raise UnfilteredWriteError(self.model)
-        return [*self.scope(), *([] if given is None else [given])]
+        return [*self.scope(), *given]
 
     async def _run(self, statement: Any) -> int:
         # Objects of the session are brought up to date from the database, not by guessing.
@@ -201,4 +201,7 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
 def _set_fields(item: BaseModel, row: Mapping[str, Any]) -> Collection[str]:
     """Return the columns that the caller has set, or that a method has derived."""
     given = item.model_fields_set
-    return [name for name in row if name in given or name not in type(item).model_fields]
+    if given == row.keys():
+        return given
+    fields = type(item).model_fields
+    return {name for name in row if name in given or name not in fields}

@@ -187,6 +187,24 @@ async def test_an_upsert_leaves_alone_what_was_not_set(session: AsyncSession) ->
     assert (new.shop, new.stock, new.slot, new.state, new.serial) == ("main", 5, 4, "new", 77)
 
 
+async def test_rows_of_an_upsert_that_set_different_fields_do_not_share_them(
+    session: AsyncSession,
+) -> None:
+    service = PressingService(session)
+    full = {"slot": None, "serial": None}  # so that no row is shorter than another
+    await service.create_many([PressingCreate(isrc=isrc, shop="x", stock=9) for isrc in "ab"])
+
+    rows = await service.upsert_many(
+        [
+            PressingCreate(isrc="a", stock=1, **full),
+            PressingCreate(isrc="b", shop="y", **full),
+        ],
+        on="isrc",
+    )
+
+    assert [(row.shop, row.stock) for row in rows] == [("x", 1), ("y", 9)]
+
+
 async def test_update_names_what_an_upsert_may_change(session: AsyncSession) -> None:
     service = PressingService(session)
     await service.create(PressingCreate(isrc="a", stock=9, slot=3))

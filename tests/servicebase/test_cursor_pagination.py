@@ -12,6 +12,7 @@ from servicebase import songs
 from servicebase.songs import ArtistService, Song, SongService
 from servicebase.test_filters import PROPERTY
 from servicebase.test_sorting import python_order, sort
+from sqlalchemy.orm import subqueryload
 from sqlmodel import Field, SQLModel, col
 from sqlmodel.ext.asyncio.session import AsyncSession
 from statements import StatementLog
@@ -221,6 +222,34 @@ async def test_a_page_is_one_statement_and_one_for_its_children(
 
     assert statements.count == 2
     assert [len(artist.songs) > 0 for artist in page.items] == [True, False]
+
+
+async def test_rows_are_compared_as_rows_where_an_index_serves_that(
+    stored: AsyncSession, statements: StatementLog
+) -> None:
+    """MariaDB would read its index from the start; NULL and two directions need OR anyhow."""
+    service = SongService(stored)
+    as_rows = {}
+    for order in ("copies", "-copies", ("copies", "-id"), "plays"):
+        first = await service.cursor_page(order_by=order, limit=2)
+        await service.cursor_page(order_by=order, limit=2, cursor=first.next)
+        as_rows[order] = " OR " not in statements.texts[-1]
+
+    able = stored.get_bind().dialect.name not in {"mysql", "mariadb"}
+    assert as_rows == {"copies": able, "-copies": able, ("copies", "-id"): False, "plays": False}
+
+
+async def test_a_loader_that_repeats_the_statement_gets_its_parameters(
+    stored: AsyncSession,
+) -> None:
+    service = ArtistService(stored)
+    load = [subqueryload(songs.Artist.songs)]  # type: ignore[arg-type]
+    for first_limit in (1, 2):
+        first = await service.cursor_page(limit=first_limit)
+        page = await service.cursor_page(limit=1, load=load, cursor=first.next)
+        ids = [song.artist_id for song in page.items[0].songs]
+        assert set(ids) <= {page.items[0].id}
+        assert len(ids) == await SongService(stored).count(artist_id=page.items[0].id)
 
 
 def test_a_page_maps_its_items() -> None:

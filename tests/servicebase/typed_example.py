@@ -1,4 +1,4 @@
-"""What type checkers accept and reject from a service; test_service.py runs mypy and pyright.
+"""What a type checker accepts and rejects of a service; test_service.py runs mypy and pyright.
 
 A line that must be rejected has an ignore with its code: were it accepted, the unused ignore
 would be the error.
