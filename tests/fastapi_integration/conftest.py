@@ -18,7 +18,9 @@ from snippets.fastapi_integration.testing import running_client
 
 @pytest.fixture
 def settings(database_url: URL) -> DatabaseSettings:
-    return DatabaseSettings(url=SecretStr(with_password(database_url)))
+    """Patient ones: what is tested is that nothing gets lost, not how fast a busy machine is."""
+    url = SecretStr(with_password(database_url))
+    return DatabaseSettings(url=url, pool_timeout=60, lock_timeout=60, statement_timeout=60)
 
 
 @pytest.fixture
