@@ -1,19 +1,16 @@
 """The cinema of the examples: its tables, the shapes of its bodies, its services."""
 
 import datetime as dt
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 from pydantic import Field as Limit
 from sqlalchemy import CheckConstraint, UniqueConstraint
 from sqlmodel import Field, Relationship, SQLModel
 
-from snippets.models.timestamps import UTCTimestamp, as_utc
+from snippets.fastapi_integration._fields import Body, Moment, Public, Text, may_be_left_out, number
+from snippets.models.timestamps import UTCTimestamp
 from snippets.servicebase.service import ServiceBase
-
-# NUL is an error in PostgreSQL. A pattern, any pattern, makes pydantic refuse half of a surrogate
-# pair as well, which no driver can send.
-WITHOUT_NUL = r"^[^\x00]*$"
 
 
 class Film(SQLModel, table=True):
@@ -47,49 +44,12 @@ class Booking(SQLModel, table=True):
     request_key: str = Field(max_length=80, unique=True)
 
 
-def may_be_left_out() -> Any:
-    """Return a default that no client can send: None is for those who leave the field out."""
-    return Limit(default=None, json_schema_extra=_without_default)
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)
-
-
-def _iso_text(value: object) -> object:
-    # pydantic takes a number, also as text, for seconds since 1970.
-    if not isinstance(value, str) or value[4:5] != "-":
-        raise ValueError("a text expected, such as 2026-01-31T20:15:00Z")
-    return value
-
-
-def _number(value: object) -> object:
-    # pydantic takes "5" and true for numbers; strict, it would refuse 5.0, which JSON does not.
-    if isinstance(value, str | bool):
-        raise ValueError("a number expected")
-    return value
-
-
-Text = Annotated[str, Limit(min_length=1, pattern=WITHOUT_NUL)]
 Title = Annotated[Text, Limit(max_length=120)]
 Synopsis = Annotated[Text, Limit(max_length=2000)]
 # Limits stand before the validators, or they are missing in OpenAPI.
-Year = Annotated[int, Limit(ge=1888, le=2100), BeforeValidator(_number)]
-Key = Annotated[int, Limit(ge=1, le=2**31 - 1), BeforeValidator(_number)]
-Seats = Annotated[int, Limit(ge=1, le=1000), BeforeValidator(_number)]
-Moment = Annotated[dt.datetime, BeforeValidator(_iso_text), AfterValidator(as_utc)]
-
-
-class Body(BaseModel):
-    """What a client sends: an unknown field is refused, or a misspelt one would vanish."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Public(BaseModel):
-    """What a client gets; read from the object of the table."""
-
-    model_config = ConfigDict(from_attributes=True)
+Year = Annotated[int, Limit(ge=1888, le=2100), BeforeValidator(number)]
+Key = Annotated[int, Limit(ge=1, le=2**31 - 1), BeforeValidator(number)]
+Seats = Annotated[int, Limit(ge=1, le=1000), BeforeValidator(number)]
 
 
 class FilmCreate(Body):

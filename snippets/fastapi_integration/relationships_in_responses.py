@@ -8,15 +8,15 @@ from fastapi import APIRouter, Depends
 from snippets.fastapi_integration._cinema import (
     Film,
     FilmPublic,
-    Public,
     Screening,
     ScreeningCreate,
     ScreeningService,
 )
+from snippets.fastapi_integration._fields import Public
+from snippets.fastapi_integration._query_model import offset_query
 from snippets.fastapi_integration.crud_router import Films
 from snippets.fastapi_integration.dependencies import provided
 from snippets.fastapi_integration.error_handlers import documented
-from snippets.fastapi_integration.filters_in_urls import offset_query
 from snippets.servicebase.offset_pagination import Page
 from snippets.servicebase.query_parameters import ListQuery
 

@@ -7,16 +7,15 @@ from sqlmodel import col
 
 from snippets.database_setup.session import session_scope
 from snippets.fastapi_integration._cinema import (
-    Body,
     Booking,
     BookingCreate,
     BookingService,
     Key,
-    Public,
     Screening,
     ScreeningService,
     Seats,
 )
+from snippets.fastapi_integration._fields import Body, Public
 from snippets.fastapi_integration.dependencies import FactoryDep, provided
 from snippets.fastapi_integration.error_handlers import documented
 from snippets.fastapi_integration.relationships_in_responses import Screenings

@@ -11,7 +11,7 @@ from sqlmodel import Field, SQLModel
 from statements import StatementLog
 
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
-from snippets.fastapi_integration.filters_in_urls import query_model
+from snippets.fastapi_integration._query_model import query_model
 from snippets.fastapi_integration.testing import running_client
 from snippets.servicebase.service import ServiceBase
 
