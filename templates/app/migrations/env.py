@@ -12,6 +12,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.pool import NullPool
+from sqlmodel.sql.sqltypes import AutoString
 
 from app.column_types.timestamps import UTCTimestamp
 from app.database.engine import engine_for
@@ -28,11 +29,16 @@ def database_url() -> URL:
 
 
 def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
-    """Write our own types as SQLAlchemy's: a migration must outlive the code it was made from."""
+    """Write types as SQLAlchemy's own: a migration must outlive the code it was made from."""
     if kind == "type" and isinstance(item, UTCTimestamp):
         autogenerate.imports.add("from sqlalchemy.dialects import mysql")
         variant = 'with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")'
-        return f"sa.DateTime(timezone=True).{variant}"
+        return f"sa.DateTime(timezone={item.with_zone}).{variant}"
+    if kind == "type" and isinstance(item, AutoString):
+        length = item.impl_instance.length  # type: ignore[attr-defined]
+        if length is None:
+            return 'sa.String().with_variant(sa.String(length=255), "mysql", "mariadb")'
+        return f"sa.String(length={length})"
     return False
 
 
