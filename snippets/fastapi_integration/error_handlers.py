@@ -116,10 +116,17 @@ def _methods(app: FastAPI, request: Request) -> str:
     return ", ".join(sorted(method.upper() for method in path))
 
 
+def _unless_internal(answer: JSONResponse, error: Exception) -> JSONResponse:
+    """Leave a 500 to the last handler: only what gets there is logged."""
+    if answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error
+    return answer
+
+
 def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def service(_request: Request, error: ServiceError) -> JSONResponse:
-        return service_problem(error)
+        return _unless_internal(service_problem(error), error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -134,7 +141,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DBAPIError)
     async def database(_request: Request, error: DBAPIError) -> JSONResponse:
-        return database_problem(error)
+        return _unless_internal(database_problem(error), error)
 
     @app.exception_handler(PoolTimeoutError)
     async def pool(_request: Request, _error: PoolTimeoutError) -> JSONResponse:
