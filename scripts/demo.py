@@ -451,7 +451,10 @@ def write_application(dest: Path, kind: str) -> int:
 
 @dataclass(frozen=True)
 class Call:
-    """A request, the status that must answer it, and for a list the names in it."""
+    """A request, the status that must answer it, and for a list the names in it.
+
+    `{next}` in a path stands for the cursor of the list before it.
+    """
 
     method: str
     path: str
@@ -463,10 +466,18 @@ class Call:
 CALLS = (
     Call("POST", "/heroes", 201, {"name": "Ada", "power": "foresight"}),
     Call("POST", "/heroes", 201, {"name": "Grace"}),
+    Call("POST", "/heroes", 201, {"name": "Barbara"}),
     Call("POST", "/heroes", 409, {"name": "Ada"}),
     Call("POST", "/heroes", 422, {"name": ""}),
-    Call("GET", "/heroes", 200, names=("Ada", "Grace")),
-    Call("GET", "/heroes?limit=1&offset=1", 200, names=("Grace",)),
+    Call("PATCH", "/heroes/2", 200, {"power": "compilers"}),
+    Call("PATCH", "/heroes/1", 200, {"power": None}),
+    Call("GET", "/heroes/2", 200),
+    Call("GET", "/heroes?name__icontains=r&power__is_null=true", 200, names=("Barbara",)),
+    Call("GET", "/heroes?age=7", 422),
+    Call("GET", "/heroes?sort=name&limit=2", 200, names=("Ada", "Barbara")),
+    Call("GET", "/heroes?sort=name&limit=2&cursor={next}", 200, names=("Grace",)),
+    Call("DELETE", "/heroes/1", 204),
+    Call("GET", "/heroes/1", 404),
 )
 
 
@@ -532,14 +543,18 @@ def talk(address: str) -> None:
         StepError: an answer is not the expected one.
     """
     with httpx.Client(base_url=address, timeout=10, trust_env=False) as client:
+        cursor = ""
         for call in CALLS:
-            answer = client.request(call.method, call.path, json=call.body)
+            path = call.path.replace("{next}", cursor)
+            answer = client.request(call.method, path, json=call.body)
             body = f" {compact(call.body)}" if call.body is not None else ""
-            say(f"\n{call.method} {call.path}{body}")
+            say(f"\n{call.method} {path}{body}")
             count = int(answer.headers.get("X-SQL-Statements", -1))
-            say(f"  {answer.status_code} {answer_text(answer)}")
+            say(f"  {answer.status_code} {answer_text(answer)}".rstrip())
             say(f"  {count} SQL statement{'' if count == 1 else 's'}")
             check_answer(call, answer)
+            if call.names is not None:
+                cursor = answer.json()["next"] or ""
 
 
 def compact(value: object) -> str:
@@ -548,7 +563,7 @@ def compact(value: object) -> str:
 
 def answer_text(answer: httpx.Response) -> str:
     is_json = answer.headers.get("content-type", "").endswith("json")
-    return compact(answer.json()) if is_json else answer.text
+    return compact(answer.json()) if is_json and answer.content else answer.text
 
 
 def check_answer(call: Call, answer: httpx.Response) -> None:
@@ -556,7 +571,7 @@ def check_answer(call: Call, answer: httpx.Response) -> None:
     if answer.status_code != call.expected:
         raise StepError("serve", command, f"expected {call.expected}, got {answer.status_code}")
     if call.names is not None:
-        names = tuple(hero["name"] for hero in answer.json())
+        names = tuple(hero["name"] for hero in answer.json()["items"])
         if names != call.names:
             raise StepError("serve", command, f"expected {call.names}, got {names}")
 

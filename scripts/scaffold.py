@@ -27,7 +27,13 @@ TEMPLATE_SUFFIXES = {".in", ".ini", ".mako", ".py"}
 LINE_LENGTH = 100
 
 # Which topic of the snippets becomes which package of the application.
-SUBPACKAGES = {"database_setup": "database", "models": "column_types"}
+SUBPACKAGES = {
+    "async_operations": "operations",
+    "database_setup": "database",
+    "fastapi_integration": "api",
+    "models": "column_types",
+    "servicebase": "services",
+}
 
 # The folders of the application, and what it imports: a package of such a name would hide them.
 TAKEN_NAMES = {"migrations", "snippets", "tests", "test"}
@@ -182,7 +188,7 @@ def needed_modules(sources: Iterable[str], package: str) -> list[str]:
     todo = [source for source in sources if f"{package}." in source]
     while todo:
         for module in imported_modules(todo.pop()):
-            if module.startswith(prefixes) and module not in needed:
+            if module.startswith(prefixes) and module.count(".") == 2 and module not in needed:
                 needed.add(module)
                 source = snippet_path(module, package).read_text(encoding="utf-8")
                 todo.append(rename_imports(source, package))
@@ -190,11 +196,14 @@ def needed_modules(sources: Iterable[str], package: str) -> list[str]:
 
 
 def imported_modules(source: str) -> set[str]:
+    """Return what is imported from, and each name in it, which may be a module as well."""
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a text template
         return set()
-    return {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
+    names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+    return {node.module for node in nodes if node.module} | names
 
 
 def snippet_path(module: str, package: str) -> Path:

@@ -66,7 +66,12 @@ def test_the_demo_shows_requests_answers_and_statements_and_can_run_again(dest: 
         'POST /heroes {"name":"Ada","power":"foresight"}\n  201 {',
         'POST /heroes {"name":"Ada"}\n  409 {"title":"Conflict"',
         'POST /heroes {"name":""}\n  422 {',
-        "GET /heroes?limit=1&offset=1\n  200 [{",
+        'PATCH /heroes/2 {"power":"compilers"}\n  200 {"id":2,"name":"Grace","power":"compilers",',
+        'GET /heroes?name__icontains=r&power__is_null=true\n  200 {"items":[{"id":3,',
+        'GET /heroes?age=7\n  422 {"title":"Unprocessable ',
+        "GET /heroes?sort=name&limit=2&cursor=",
+        "DELETE /heroes/1\n  204\n",
+        'GET /heroes/1\n  404 {"title":"Not Found"',
         "  0 SQL statements\n",
         f"  cd {dest}\n",
     ):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -92,7 +93,7 @@ async def test_the_tests_of_the_application_pass(tmp_path: Path, database_url: U
     text = with_password(database_url)
     output = succeeded(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", TEST_DATABASE_URL=text)
 
-    assert "20 passed" in output
+    assert "41 passed" in output
 
 
 def test_the_tests_of_the_application_need_no_database(app: Path) -> None:
@@ -221,18 +222,29 @@ def upgrade() -> None:
 # What is written
 
 
-def test_only_imports_differ_from_the_snippets(app: Path) -> None:
-    copies = sorted((app / "app" / "database").glob("*.py"))
+@pytest.mark.parametrize("topic", scaffold.SUBPACKAGES)
+def test_only_imports_differ_from_the_snippets(topic: str) -> None:
+    files = scaffold.app_files("app", "sqlite")
+    folder = f"app/{scaffold.SUBPACKAGES[topic]}/"
+    copies = [name for name in files if name.startswith(folder) and files[name]]
 
-    for copy in copies:
-        original = scaffold.ROOT / "snippets" / "database_setup" / copy.name
-        text = copy.read_text()
-        assert text.replace("from app.database.", "from snippets.database_setup.") == (
-            original.read_text()
-        )
-    names = {copy.stem for copy in copies}
-    assert {"engine", "session", "settings", "sqlite_pragmas", "urls"} <= names
-    assert not names & {"mistakes", "create_tables"}
+    assert copies
+    for name in copies:
+        text = files[name]
+        for other, subpackage in scaffold.SUBPACKAGES.items():
+            text = text.replace(f"from app.{subpackage}", f"from snippets.{other}")
+        original = scaffold.ROOT / "snippets" / topic / name.removeprefix(folder)
+        assert text == original.read_text()
+
+
+def test_no_example_of_the_bundle_gets_into_the_application() -> None:
+    files = scaffold.app_files("app", "sqlite")
+
+    names = {Path(name).stem for name in files}
+    assert {"engine", "session", "service", "cursor_pagination", "error_handlers"} <= names
+    assert not names & {"mistakes", "create_tables", "custom_services", "_cinema", "crud_router"}
+    tables = [name for name, text in files.items() if "table=True" in text]
+    assert tables == ["app/models.py"]
 
 
 @pytest.mark.parametrize("database", scaffold.DATABASES)
@@ -241,7 +253,7 @@ def test_nothing_points_back_to_the_bundle(database: str) -> None:
 
     for name, text in files.items():
         assert "snippets" not in text, name
-        assert "{{" not in text, name
+        assert not re.search(r"\{\{\w+\}\}", text), name
         assert "from app" not in text, name
         assert "app/" not in name
         assert text == "" or text.endswith("\n"), name
@@ -315,6 +327,12 @@ def test_text_that_only_looks_like_an_import_stays() -> None:
 def test_an_import_that_cannot_be_renamed_is_refused(source: str, message: str) -> None:
     with pytest.raises(scaffold.TemplateError, match=message):
         scaffold.rename_imports(source, "shop")
+
+
+def test_what_a_snippet_imports_comes_along_also_as_a_whole_module() -> None:
+    needed = scaffold.needed_modules(["from app.services.service import ServiceBase"], "app")
+
+    assert {"app.services.bulk", "app.services._aggregates", "app.operations.errors"} <= {*needed}
 
 
 def test_a_template_that_imports_a_missing_snippet_is_refused() -> None:

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app.api.error_handlers import add_error_handlers
 from app.database.engine import engine_from_settings
 from app.database.session import run_to_end, session_factory
 from app.database.settings import DatabaseSettings
 from app.heroes import router
-from app.problems import add_problem_handlers
 from app.settings import ApiSettings
 from app.statement_counter import StatementCounter, count_statements
 
@@ -25,7 +25,11 @@ def create_app(database: DatabaseSettings | None = None, api: ApiSettings | None
         engine = engine_from_settings(database)
         if api.count_statements:
             count_statements(engine)
-        app.state.session_factory = session_factory(engine)
+        app.state.engine = engine
+        app.state.reading_factory = session_factory(engine)
+        # Routes that write may read first: on SQLite they must lock before they do.
+        writing = engine.execution_options(sqlite_begin="IMMEDIATE")
+        app.state.session_factory = session_factory(writing)
         try:
             yield
         finally:
@@ -35,5 +39,5 @@ def create_app(database: DatabaseSettings | None = None, api: ApiSettings | None
     if api.count_statements:
         app.add_middleware(StatementCounter)
     app.include_router(router)
-    add_problem_handlers(app)
+    add_error_handlers(app)
     return app

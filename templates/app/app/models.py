@@ -1,11 +1,13 @@
 """Tables, and beside each the shapes in which it enters and leaves the API."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import AwareDatetime, field_validator
+from pydantic import Field as Limit
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from app.api._fields import Body, Public, Text, may_be_left_out
 from app.column_types.timestamps import UTCTimestamp, utc_now
 
 # Set before the first table: migrations can only change a constraint whose name is known.
@@ -19,30 +21,35 @@ metadata.naming_convention = {
 }
 
 
-class HeroBase(SQLModel):
-    name: str = Field(min_length=1, max_length=80)
-    power: str | None = Field(default=None, max_length=200)
-
-
-class Hero(HeroBase, table=True):
+class Hero(SQLModel, table=True):
     """The table; never the body of a request, because a table class does not validate."""
 
     __table_args__ = (UniqueConstraint("name"),)
 
     id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=80)
+    power: str | None = Field(default=None, max_length=200)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UTCTimestamp)
 
 
-class HeroCreate(HeroBase):
-    @field_validator("name", "power")
-    @classmethod
-    def _storable(cls, text: str | None) -> str | None:
-        """Refuse what some database or driver would refuse later, with an error of its own."""
-        if text is not None and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
-            raise ValueError("has a character that can't be stored")
-        return text
+Name = Annotated[Text, Limit(max_length=80)]
+Power = Annotated[Text, Limit(max_length=200)]
 
 
-class HeroPublic(HeroBase):
+class HeroCreate(Body):
+    name: Name
+    power: Power | None = None
+
+
+class HeroUpdate(Body):
+    """Both may be left out, and stay as they are then; only `power` may be null."""
+
+    name: Name = may_be_left_out()
+    power: Power | None = None
+
+
+class HeroPublic(Public):
     id: int
-    created_at: AwareDatetime
+    name: str
+    power: str | None
+    created_at: datetime
