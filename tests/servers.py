@@ -169,15 +169,26 @@ class MySQL(Server):
 KINDS: dict[str, type[Server]] = {"sqlite": SQLite, "postgresql": PostgreSQL, "mysql": MySQL}
 
 
-def required_names() -> set[str]:
-    """The databases that `REQUIRED_DATABASES` promises.
+def names_in(variable: str) -> set[str]:
+    """The databases that an environment variable lists.
 
     Raises:
         ValueError: a name that is none of ours.
     """
-    names = {n.strip() for n in os.environ.get("REQUIRED_DATABASES", "").split(",") if n.strip()}
+    names = {n.strip() for n in os.environ.get(variable, "").split(",") if n.strip()}
     if unknown := names - set(NAMES):
         raise ValueError(
-            f"REQUIRED_DATABASES has {', '.join(sorted(unknown))}; it takes {', '.join(NAMES)}"
+            f"{variable} has {', '.join(sorted(unknown))}; it takes {', '.join(NAMES)}"
         )
     return names
+
+
+def required_names() -> set[str]:
+    """The databases that `REQUIRED_DATABASES` promises."""
+    return names_in("REQUIRED_DATABASES")
+
+
+def chosen_names() -> list[str]:
+    """The databases to run on: those of `TEST_DATABASES`, else all."""
+    chosen = names_in("TEST_DATABASES")
+    return [name for name in NAMES if not chosen or name in chosen]

@@ -88,6 +88,9 @@ async def update_by_key(session: AsyncSession, model: type[SQLModel], rows: Sequ
     await session.exec(update(model), params=rows)
 
 
+# Example: scaffold.py leaves out what follows.
+
+
 async def add_to_rain(session: AsyncSession, station: str, millimetres: int) -> int:
     """Change many rows alike, on the server; return how many."""
     statement = (

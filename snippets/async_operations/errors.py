@@ -57,6 +57,7 @@ POSTGRESQL_KINDS = {
     "57P01": ErrorKind.CONNECTION_LOST,
     "57P02": ErrorKind.CONNECTION_LOST,
     "57P03": ErrorKind.CONNECTION_LOST,
+    "53300": ErrorKind.CONNECTION_LOST,  # too many: never had, and worth another try
 }
 MYSQL_KINDS = {
     1062: ErrorKind.UNIQUE,
@@ -79,6 +80,8 @@ MYSQL_KINDS = {
     1317: ErrorKind.STATEMENT_TIMEOUT,
     1969: ErrorKind.STATEMENT_TIMEOUT,  # MariaDB
     3024: ErrorKind.STATEMENT_TIMEOUT,  # MySQL
+    1040: ErrorKind.CONNECTION_LOST,  # too many
+    1203: ErrorKind.CONNECTION_LOST,
     1927: ErrorKind.CONNECTION_LOST,
     2002: ErrorKind.CONNECTION_LOST,
     2003: ErrorKind.CONNECTION_LOST,
@@ -149,18 +152,22 @@ def _postgresql_failure(error: DBAPIError) -> DatabaseFailure:
     fields = getattr(error.orig, "diag", driver)
     detail = getattr(fields, "message_detail", None) or getattr(fields, "detail", None)
     column: str | None = getattr(fields, "column_name", None)
+    kind = _postgresql_kind(error, code)
+    has_keys = kind in {ErrorKind.UNIQUE, ErrorKind.FOREIGN_KEY}  # others have the row itself there
     return DatabaseFailure(
-        kind=_postgresql_kind(error, code),
+        kind=kind,
         code=code,
         constraint=getattr(fields, "constraint_name", None),
         table=getattr(fields, "table_name", None),
-        columns=(column,) if column else _key_columns(detail or ""),
+        columns=(column,) if column else _key_columns(detail or "" if has_keys else ""),
     )
 
 
 def _postgresql_kind(error: DBAPIError, code: str | None) -> ErrorKind:
     if code is None:  # the driver's own error; psycopg can't connect, or not any more
-        lost = isinstance(error, OperationalError)
+        driver = getattr(error.orig, "__cause__", None)
+        no_primary = type(driver).__name__ == "TargetServerAttributeNotMatched"  # asyncpg
+        lost = no_primary or isinstance(error, OperationalError)
         return ErrorKind.CONNECTION_LOST if lost else ErrorKind.OTHER
     if code.startswith("08"):
         return ErrorKind.CONNECTION_LOST

@@ -1,15 +1,15 @@
-"""Lock rows, share a queue of work, or notice that somebody else was quicker."""
+"""Lock rows, or notice that somebody else was quicker."""
 
-import datetime as dt
 from collections.abc import Sequence
 
-from sqlalchemy import Column, Index, Integer, or_
-from sqlmodel import Field, SQLModel, col, select, update
+from sqlalchemy import Column, Integer
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlmodel import Field, SQLModel, col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from snippets.async_operations.transactions import Account
+from snippets.async_operations.isolation import isolated_scope
+from snippets.async_operations.transactions import Account, AccountError, Transfer, transfer
 from snippets.database_setup.sqlite_pragmas import begin_immediate
-from snippets.models.timestamps import UTCTimestamp, utc_now
 
 
 async def lock_accounts(session: AsyncSession, *ids: int) -> Sequence[Account]:
@@ -29,51 +29,23 @@ async def lock_accounts(session: AsyncSession, *ids: int) -> Sequence[Account]:
     return (await session.exec(statement)).all()
 
 
-class Job(SQLModel, table=True):
-    __table_args__ = (Index("ix_job_queue", "done", "id"),)
+async def transfer_within_limit(
+    factory: async_sessionmaker[AsyncSession], source: int, target: int, cents: int, *, limit: int
+) -> Transfer:
+    """Keep a rule over several rows, here their number: lock what they share, then look.
 
-    id: int | None = Field(default=None, primary_key=True)
-    payload: str = Field(max_length=200)
-    done: bool = False
-    attempts: int = 0
-    worker: str | None = Field(default=None, max_length=50)
-    lease_until: dt.datetime | None = Field(default=None, sa_type=UTCTimestamp)
+    At READ COMMITTED the look sees what others have committed while this one waited for the lock;
+    at REPEATABLE READ it may see what was there before.
 
-
-async def claim_jobs(
-    session: AsyncSession, worker: str, *, limit: int = 10, lease: dt.timedelta
-) -> Sequence[Job]:
-    """Take jobs that nobody else has, for as long as the lease. Commit before working on them.
-
-    A worker that dies keeps no lock: its jobs are free again when the lease is over.
+    Raises:
+        AccountError: the source has made so many transfers, or see `withdraw`.
     """
-    if not session.in_transaction():
-        await begin_immediate(session)
-    now = utc_now()
-    free = or_(col(Job.lease_until).is_(None), col(Job.lease_until) < now)
-    statement = (
-        select(Job)
-        .where(col(Job.done).is_(False), free)
-        .order_by(col(Job.id))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    )
-    jobs = (await session.exec(statement)).all()
-    for job in jobs:
-        job.worker, job.lease_until, job.attempts = worker, now + lease, job.attempts + 1
-    await session.flush()
-    return jobs
-
-
-async def finish_job(session: AsyncSession, job_id: int, worker: str) -> bool:
-    """Mark it done; False when the lease went to another worker, whose result counts."""
-    statement = (
-        update(Job)
-        .where(col(Job.id) == job_id, col(Job.worker) == worker, col(Job.done).is_(False))
-        .values(done=True)
-    )
-    return (await session.exec(statement)).rowcount == 1
+    async with isolated_scope(factory, "READ COMMITTED") as session:
+        await lock_accounts(session, source, target)
+        made = select(func.count()).where(Transfer.source_id == source)
+        if (await session.exec(made)).one() >= limit:
+            raise AccountError(source)
+        return await transfer(session, source, target, cents)
 
 
 _blueprint_version = Column("version", Integer, nullable=False)

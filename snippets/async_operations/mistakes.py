@@ -58,7 +58,7 @@ async def read_then_insert(factory: async_sessionmaker[AsyncSession], code: str)
     async with factory() as session:
         statement = select(StockItem).where(StockItem.code == code)
         if (await session.exec(statement)).one_or_none() is None:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
             session.add(StockItem(code=code))
         await session.commit()
 
@@ -66,7 +66,7 @@ async def read_then_insert(factory: async_sessionmaker[AsyncSession], code: str)
 async def lost_update(factory: async_sessionmaker[AsyncSession], key: int) -> None:
     async with factory() as session:
         account = (await session.exec(select(Account).where(Account.id == key))).one()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
         account.balance_cents += 10
         await session.commit()
 

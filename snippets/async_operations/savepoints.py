@@ -1,13 +1,15 @@
 """Try a write that may fail, and keep what was done before it."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Field, SQLModel
+from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.errors import DatabaseFailure, ErrorKind, classify
 
+RowT = TypeVar("RowT", bound=SQLModel)
 # What is wrong with the row itself. All else concerns the transaction, or the server.
 ROW_FAULTS = {
     ErrorKind.UNIQUE,
@@ -19,18 +21,13 @@ ROW_FAULTS = {
 }
 
 
-class Payment(SQLModel, table=True):
-    id: int | None = Field(default=None, primary_key=True)
-    reference: str = Field(max_length=20, unique=True)
-    cents: int
-
-
 async def add_unless_refused(session: AsyncSession, row: SQLModel) -> DatabaseFailure | None:
     """Insert the row; return why the database refused it, with the session as good as before.
 
     Raises:
-        DBAPIError: no fault of the row, such as a deadlock, which has ended the transaction.
+        DBAPIError: no fault of the row, such as a deadlock, or that of one added before.
     """
+    await session.flush()
     try:
         async with session.begin_nested():
             session.add(row)
@@ -43,12 +40,8 @@ async def add_unless_refused(session: AsyncSession, row: SQLModel) -> DatabaseFa
     return None
 
 
-async def import_payments(
-    session: AsyncSession, payments: Iterable[Payment]
-) -> list[tuple[Payment, DatabaseFailure]]:
-    """Add the payments one by one; return the refused ones. The caller commits the others."""
-    return [
-        (payment, failure)
-        for payment in payments
-        if (failure := await add_unless_refused(session, payment))
-    ]
+async def add_all_unless_refused(
+    session: AsyncSession, rows: Iterable[RowT]
+) -> list[tuple[RowT, DatabaseFailure]]:
+    """Insert the rows one by one; return the refused ones. The caller commits the others."""
+    return [(row, failure) for row in rows if (failure := await add_unless_refused(session, row))]

@@ -1,27 +1,15 @@
 """Create the engine with the options that each database needs."""
 
+import json
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from snippets.database_setup.settings import DatabaseSettings
 from snippets.database_setup.sqlite_pragmas import configure_sqlite
 from snippets.database_setup.urls import async_url
 
 CONNECT_TIMEOUT = 10  # seconds
-
-
-def engine_from_settings(settings: DatabaseSettings) -> AsyncEngine:
-    return engine_for(
-        settings.async_url(),
-        application_name=settings.application_name,
-        pool_size=settings.pool_size,
-        max_overflow=settings.max_overflow,
-        pool_timeout=settings.pool_timeout,
-        statement_timeout=settings.statement_timeout,
-        lock_timeout=settings.lock_timeout,
-    )
 
 
 def engine_for(
@@ -52,8 +40,10 @@ def engine_for(
     """
     url = async_url(url)
     # Parameters are data of people; errors and logs show the statement without them.
-    common: dict[str, Any] = {"hide_parameters": True}
-    if "poolclass" not in options and not _is_memory(url):
+    common: dict[str, Any] = {"hide_parameters": True, "json_serializer": _json}
+    usual_pool = url.get_dialect().get_pool_class(url)  # type: ignore[attr-defined]
+    # Without a size: NullPool, and the one connection that a database in memory is.
+    if issubclass(options.get("poolclass") or usual_pool, QueuePool):
         common |= {
             "pool_size": pool_size,
             "max_overflow": max_overflow,
@@ -74,9 +64,9 @@ def engine_for(
     return create_async_engine(url, **common | options)
 
 
-def _is_memory(url: URL) -> bool:
-    """Whether the whole database is one connection, which has no pool to size."""
-    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+def _json(value: Any) -> str:
+    # Escaped, a key such as `größe` is found by no path on SQLite and MariaDB.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def postgresql_settings(

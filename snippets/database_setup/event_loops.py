@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, Pool
 
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.session import run_to_end
@@ -24,11 +24,16 @@ async def running_engine(url: str | URL) -> AsyncIterator[AsyncEngine]:
         await run_to_end(engine.dispose())
 
 
+_inherited: list[Pool] = []
+
+
 async def forget_inherited_connections(engine: AsyncEngine) -> None:
     """Call first in a forked child or in a second loop: its connections belong to the other one.
 
-    They are dropped from the pool without being closed, which would end the parent's session.
+    They are neither closed nor collected, which would end the parent's session, or make its loop
+    deaf: asyncpg and aiomysql close what is collected. They stay open until this process ends.
     """
+    _inherited.append(engine.pool)
     await engine.dispose(close=False)
 
 

@@ -3,7 +3,9 @@
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from snippets.database_setup.engine import engine_for
 from snippets.database_setup.urls import async_url
 
 
@@ -37,3 +39,15 @@ class DatabaseSettings(BaseSettings):
 
     def async_url(self) -> URL:
         return async_url(self.url.get_secret_value())
+
+
+def engine_from_settings(settings: DatabaseSettings) -> AsyncEngine:
+    return engine_for(
+        settings.async_url(),
+        application_name=settings.application_name,
+        pool_size=settings.pool_size,
+        max_overflow=settings.max_overflow,
+        pool_timeout=settings.pool_timeout,
+        statement_timeout=settings.statement_timeout,
+        lock_timeout=settings.lock_timeout,
+    )

@@ -43,4 +43,6 @@ async def begin_immediate(session: AsyncSession) -> None:
 
     Waits up to the engine's lock timeout. On other databases it only opens the transaction.
     """
-    await session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    # Elsewhere the transaction may have begun, with an isolation level; options would warn.
+    await session.connection(execution_options={"sqlite_begin": "IMMEDIATE"} if sqlite else None)

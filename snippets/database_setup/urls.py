@@ -21,10 +21,29 @@ ASYNC_DRIVERS = {
     "mariadb": ("aiomysql", "asyncmy"),
 }
 # Query keys that SQLAlchemy's asyncpg dialect takes itself; all others go to asyncpg.connect().
-ASYNCPG_DIALECT_KEYS = {
-    "async_creator_fn",
-    "prepared_statement_cache_size",
-    "prepared_statement_name_func",
+ASYNCPG_DIALECT_KEYS = {"prepared_statement_cache_size"}
+# What a URL can give to a driver: there all is text, of which SQLAlchemy makes some into numbers.
+ASYNCPG_KEYS = {
+    "command_timeout", "database", "gsslib", "host", "krbsrvname", "passfile", "password", "port",
+    "service", "servicefile", "ssl", "target_session_attrs", "user",
+}  # fmt: skip
+AIOMYSQL_KEYS = {
+    "auth_plugin", "charset", "client_flag", "connect_timeout", "db", "host", "init_command",
+    "local_infile", "password", "program_name", "read_default_file", "read_default_group",
+    "sql_mode", "unix_socket", "use_unicode", "user",
+}  # fmt: skip
+TLS_KEYS = {"ssl_ca", "ssl_capath", "ssl_cert", "ssl_check_hostname", "ssl_cipher", "ssl_key"}
+# Refused keys that a message may name: any other may be a part of a password with `@` and `?`.
+SHOWN_KEYS = ASYNCPG_KEYS | AIOMYSQL_KEYS | TLS_KEYS | {
+    "application_name", "autocommit", "channel_binding", "compress", "connection_limit",
+    "direct_tls", "max_cacheable_statement_size", "max_cached_statement_lifetime", "options",
+    "pgbouncer", "pool_timeout", "prepare_threshold", "read_timeout", "schema", "server_settings",
+    "ssl-mode", "ssl_mode", "sslaccept", "sslcert", "sslkey", "sslmode", "sslrootcert",
+    "statement_cache_size", "timeout", "write_timeout",
+}  # fmt: skip
+REMEDIES = {
+    "asyncpg": ["use postgresql+psycopg, which takes libpq's options"],
+    "aiomysql": ["for TLS connect_args=mysql_connect_args(30, 5) | {'ssl': a context}"],
 }
 
 
@@ -39,7 +58,8 @@ def async_url(url: str | URL) -> URL:
 
     Raises:
         DatabaseURLError: not a URL, an unknown database, a sync driver, a driver that is not
-            installed, or a query key that the driver would refuse at the first connect.
+            installed, or a query key that the driver would refuse at the first connect: it does
+            not know it, or not as text. Values are not looked at.
     """
     parsed = _parsed(url)
     parsed = parsed.set(drivername=ASYNC_DRIVERNAMES.get(parsed.drivername, parsed.drivername))
@@ -52,7 +72,11 @@ def async_url(url: str | URL) -> URL:
         raise DatabaseURLError(f"{parsed.drivername} is not async; write {choices}")
     if find_spec(driver) is None:
         raise DatabaseURLError(f"{driver} is not installed; run: pip install {driver}")
-    return _asyncpg_url(parsed) if driver == "asyncpg" else parsed
+    if driver == "asyncpg" and (sslmode := parsed.query.get("sslmode")):
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+    if driver != "aiosqlite":  # SQLite gets them as parts of a file's URI, or not at all
+        _check_query(driver, set(parsed.query))
+    return parsed
 
 
 def _parsed(url: str | URL) -> URL:
@@ -64,17 +88,28 @@ def _parsed(url: str | URL) -> URL:
         raise DatabaseURLError(f"the database URL can't be parsed; {hint}") from None
 
 
-def _asyncpg_url(url: URL) -> URL:
-    """Translate libpq's `sslmode`; refuse what asyncpg would refuse with a bare TypeError."""
-    import asyncpg
+def _check_query(driver: str, keys: set[str]) -> None:
+    """Refuse what the driver would refuse with a bare TypeError, in words of our own."""
+    unknown = keys - _known_keys(driver)
+    names = sorted(unknown & SHOWN_KEYS)
+    if unknown - SHOWN_KEYS:
+        names.append("a key that is not shown: perhaps the password has an @ and a ? unescaped")
+    if names:
+        remedies = ["remove it", "give it in connect_args", *REMEDIES.get(driver, ())]
+        taken = f"{driver} does not take from a URL: {', '.join(names)}"
+        raise DatabaseURLError(f"{taken}; {', or '.join(remedies)}")
 
-    if sslmode := url.query.get("sslmode"):
-        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
-    known = ASYNCPG_DIALECT_KEYS | set(signature(asyncpg.connect).parameters)
-    if unknown := sorted(set(url.query) - known):
-        remedy = "remove it, or use postgresql+psycopg, which takes libpq's options"
-        raise DatabaseURLError(f"asyncpg does not know {', '.join(unknown)}; {remedy}")
-    return url
+
+def _known_keys(driver: str) -> set[str]:
+    if driver == "asyncpg":
+        import asyncpg
+
+        return ASYNCPG_DIALECT_KEYS | (ASYNCPG_KEYS & set(signature(asyncpg.connect).parameters))
+    if driver == "psycopg":
+        from psycopg import pq
+
+        return {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    return AIOMYSQL_KEYS if driver == "aiomysql" else AIOMYSQL_KEYS | TLS_KEYS
 
 
 def build_url(

@@ -8,7 +8,8 @@ from pydantic import Field as Limit
 from sqlalchemy import CheckConstraint, UniqueConstraint
 from sqlmodel import Field, Relationship, SQLModel
 
-from snippets.fastapi_integration._fields import Body, Moment, Public, Text, may_be_left_out, number
+from snippets.fastapi_integration.bodies import Body, Moment, Public, Text, may_be_left_out, number
+from snippets.models.columns import exact_text
 from snippets.models.timestamps import UTCTimestamp
 from snippets.servicebase.service import ServiceBase
 
@@ -41,7 +42,8 @@ class Booking(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     screening_id: int = Field(foreign_key="screening.id", index=True)
     seats: int
-    request_key: str = Field(max_length=80, unique=True)
+    # Not `max_length`: MariaDB would take "a" and "A" for one request.
+    request_key: str = Field(unique=True, sa_type=exact_text(80))
 
 
 Title = Annotated[Text, Limit(max_length=120)]

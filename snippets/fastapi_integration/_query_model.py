@@ -10,7 +10,7 @@ from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic import Field as Limit
 
-from snippets.fastapi_integration._fields import Moment, Text, may_be_left_out
+from snippets.fastapi_integration.bodies import Moment, Text, may_be_left_out
 from snippets.servicebase.offset_pagination import MAX_OFFSET
 from snippets.servicebase.query_parameters import (
     LIST_OPERATORS,

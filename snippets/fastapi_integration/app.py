@@ -5,15 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from snippets.database_setup.engine import engine_from_settings
 from snippets.database_setup.session import run_to_end, session_factory
-from snippets.database_setup.settings import DatabaseSettings
+from snippets.database_setup.settings import DatabaseSettings, engine_from_settings
 from snippets.fastapi_integration import (
+    _film_export,
     background_work,
     crud_router,
     filters_in_urls,
     relationships_in_responses,
-    streaming_responses,
     transactions_per_request,
 )
 from snippets.fastapi_integration.error_handlers import add_error_handlers
@@ -24,7 +23,7 @@ ROUTERS = (
     relationships_in_responses.router,
     transactions_per_request.router,
     background_work.router,
-    streaming_responses.router,
+    _film_export.router,
 )
 
 

@@ -4,6 +4,7 @@ import logging
 
 from fastapi import APIRouter, BackgroundTasks, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.status import WS_1003_UNSUPPORTED_DATA
 
 from snippets.database_setup.session import session_scope
 from snippets.fastapi_integration._cinema import BookingService, Key, ScreeningService
@@ -57,9 +58,12 @@ async def seats_left(socket: WebSocket, factory: FactoryDep) -> None:
     """
     await socket.accept()
     try:
-        while True:
-            seats = await _seats(factory, await socket.receive_text())
-            await socket.send_json(seats)
+        while (message := await socket.receive())["type"] == "websocket.receive":
+            text = message.get("text")
+            if text is None:  # Starlette's `iter_text` raises KeyError for a binary frame
+                await socket.close(WS_1003_UNSUPPORTED_DATA, "only text is understood")
+                return
+            await socket.send_json(await _seats(factory, text))
     except WebSocketDisconnect:
         return
 

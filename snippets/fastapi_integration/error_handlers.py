@@ -1,9 +1,11 @@
 """Answer every error as a problem (RFC 9457) that names the fields, and shows no SQL."""
 
 from http import HTTPStatus
+from http.client import responses
+from importlib.util import find_spec
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -26,6 +28,7 @@ from snippets.servicebase.errors import (
 )
 
 PROBLEM = "application/problem+json"
+BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 SHOWN = 1000  # characters of a message; some repeat a name that the client chose
 
 
@@ -39,10 +42,12 @@ class Problem(BaseModel):
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what a route's `responses=` says about the problems that it may answer with."""
     content = {PROBLEM: {"schema": Problem.model_json_schema()}}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
-        for status in statuses
-    }
+    return {status: {"description": _phrase(status), "content": content} for status in statuses}
+
+
+def _phrase(status: int) -> str:
+    """Return its name; of a number that nobody registered, such as nginx's 499, the word Error."""
+    return responses.get(status, "Error")
 
 
 def problem(
@@ -52,7 +57,7 @@ def problem(
     errors: list[dict[str, str]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    body = Problem(title=_phrase(status), status=status, detail=detail)
     body.errors = errors or []
     # Lone surrogates of a name that the client chose can't be sent.
     text = body.model_dump(mode="python")
@@ -111,9 +116,37 @@ def database_problem(error: DBAPIError) -> JSONResponse:
     return problem(500, "internal error")
 
 
-def _methods(app: FastAPI, request: Request) -> str:
-    path = app.openapi()["paths"].get(request.scope["route"].path, {})
-    return ", ".join(sorted(method.upper() for method in path))
+def http_problem(app: FastAPI, request: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    if error.status_code < HTTPStatus.OK or error.status_code in BODILESS:
+        return Response(status_code=error.status_code, headers=headers)  # servers refuse a body
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _methods(app, request, headers.get("Allow", ""))
+    return problem(error.status_code, str(error.detail), headers=headers)
+
+
+def _methods(app: FastAPI, request: Request, known: str) -> str:
+    """Add those that OpenAPI shows for the path; Starlette names those of one route."""
+    route = request.scope.get("route")  # none on older versions: /docs, static files
+    path = app.openapi()["paths"].get(getattr(route, "path", None), {})
+    return ", ".join(sorted({*filter(None, known.split(", ")), *map(str.upper, path)}))
+
+
+async def not_connected(_request: Request, error: Exception) -> JSONResponse:
+    """Answer what SQLAlchemy does not wrap: asyncpg's refused connection, on 2.0 its own errors."""
+    code = getattr(error, "sqlstate", None) or "08"  # without a code it is the connection's
+    if code[:2] not in {"08", "57"} and code != "53300":  # too many connections
+        raise error
+    return problem(503, "the database can't be reached", headers={"Retry-After": "1"})
+
+
+def _unwrapped_errors() -> tuple[type[Exception], ...]:
+    if find_spec("asyncpg") is None:
+        return (ConnectionRefusedError,)
+    import asyncpg
+
+    own = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    return ConnectionRefusedError, *own
 
 
 def _unless_internal(answer: JSONResponse, error: Exception) -> JSONResponse:
@@ -133,11 +166,8 @@ def add_error_handlers(app: FastAPI) -> None:
         return validation_problem(error)
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = _methods(app, request)  # Starlette names those of one route
-        return problem(error.status_code, str(error.detail), headers=headers)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return http_problem(app, request, error)
 
     @app.exception_handler(DBAPIError)
     async def database(_request: Request, error: DBAPIError) -> JSONResponse:
@@ -146,6 +176,9 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeoutError)
     async def pool(_request: Request, _error: PoolTimeoutError) -> JSONResponse:
         return problem(503, "too many requests at once", headers={"Retry-After": "1"})
+
+    for kind in _unwrapped_errors():
+        app.add_exception_handler(kind, not_connected)
 
     @app.exception_handler(Exception)  # Starlette sends this, then raises the error for the log
     async def unexpected(_request: Request, _error: Exception) -> JSONResponse:

@@ -12,8 +12,8 @@ from snippets.fastapi_integration._cinema import (
     ScreeningCreate,
     ScreeningService,
 )
-from snippets.fastapi_integration._fields import Public
 from snippets.fastapi_integration._query_model import offset_query
+from snippets.fastapi_integration.bodies import Public
 from snippets.fastapi_integration.crud_router import Films
 from snippets.fastapi_integration.dependencies import provided
 from snippets.fastapi_integration.error_handlers import documented

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.fastapi_integration.dependencies import Factory, get_factory
@@ -26,22 +26,33 @@ async def running_client(app: FastAPI) -> AsyncIterator[AsyncClient]:
 
 
 @asynccontextmanager
+async def rolled_back_sessions(engine: AsyncEngine) -> AsyncIterator[Factory]:
+    """Yield a maker of sessions whose commits are undone at the end of the block.
+
+    They share one connection: use one session after the other.
+    """
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        try:
+            yield async_sessionmaker(
+                connection,
+                class_=AsyncSession,
+                expire_on_commit=False,
+                join_transaction_mode="create_savepoint",  # commit and rollback end a savepoint
+            )
+        finally:
+            await transaction.rollback()
+
+
+@asynccontextmanager
 async def rolled_back(app: FastAPI) -> AsyncIterator[Factory]:
     """Undo at the end of the block what requests commit in it, and what the yielded maker does.
 
-    They share one connection, so send one request after the other. The application must run.
+    Send one request after the other. The application must run.
     """
-    async with app.state.engine.connect() as connection:
-        transaction = await connection.begin()
-        factory = async_sessionmaker(
-            connection,
-            class_=AsyncSession,
-            expire_on_commit=False,
-            join_transaction_mode="create_savepoint",  # commit and rollback end a savepoint
-        )
+    async with rolled_back_sessions(app.state.engine) as factory:
         app.dependency_overrides[get_factory] = lambda: factory
         try:
             yield factory
         finally:
             del app.dependency_overrides[get_factory]
-            await transaction.rollback()

@@ -15,7 +15,7 @@ from snippets.fastapi_integration._cinema import (
     ScreeningService,
     Seats,
 )
-from snippets.fastapi_integration._fields import Body, Public
+from snippets.fastapi_integration.bodies import Body, Public
 from snippets.fastapi_integration.dependencies import FactoryDep, provided
 from snippets.fastapi_integration.error_handlers import documented
 from snippets.fastapi_integration.relationships_in_responses import Screenings

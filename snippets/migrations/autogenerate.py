@@ -1,11 +1,14 @@
 """Mend and refuse what autogenerate gets wrong, before it is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
+
+EnumName = tuple[str | None, str]  # schema, name
+KNOWN_ENUMS = "known_enums"  # among the context's options, for `render_item`
 
 
 class DestructiveRevisionError(RuntimeError):
@@ -34,7 +37,7 @@ def guard_revision(
                 raise DestructiveRevisionError(f"this drops {names}; if you renamed, write that")
             _leave_indexes_to_their_tables(downgrade)
             if context.dialect.name == "postgresql":
-                _care_for_enums(upgrade, downgrade)
+                _care_for_enums(context, upgrade, downgrade)
 
 
 def _operations(container: ops.OpContainer) -> Iterator[ops.MigrateOperation]:
@@ -59,20 +62,52 @@ def _leave_indexes_to_their_tables(downgrade: ops.DowngradeOps) -> None:
             item.ops = [part for part in item.ops if not isinstance(part, ops.DropIndexOp)]
 
 
-def _care_for_enums(upgrade: ops.UpgradeOps, downgrade: ops.DowngradeOps) -> None:
+def _care_for_enums(
+    context: MigrationContext, upgrade: ops.UpgradeOps, downgrade: ops.DowngradeOps
+) -> None:
     """PostgreSQL keeps an enum's type after its table, and ADD COLUMN does not make it."""
-    for operation in list(_operations(upgrade)):
-        columns: list[Any] = []
-        if isinstance(operation, ops.CreateTableOp):
-            columns = [item for item in operation.columns if isinstance(item, sa.Column)]
-        elif isinstance(operation, ops.AddColumnOp):
-            columns = [operation.column]
-        for kind in (column.type for column in columns):
-            if not (isinstance(kind, sa.Enum) and kind.native_enum):
-                continue
-            if isinstance(operation, ops.AddColumnOp):
-                members = ", ".join("'" + member.replace("'", "''") + "'" for member in kind.enums)
-                upgrade.ops.insert(
-                    0, ops.ExecuteSQLOp(f"CREATE TYPE {kind.name} AS ENUM ({members})")
-                )
-            downgrade.ops.append(ops.ExecuteSQLOp(f"DROP TYPE {kind.name}"))
+    known = _known_enums(context)
+    added, created = _new_enums(upgrade)
+    for name, kind in {**created, **added}.items():
+        if name in known:  # another table has it, which made it
+            continue
+        sql_name = context.dialect.identifier_preparer.format_type(kind)  # type: ignore[attr-defined]
+        if name in added:
+            members = ", ".join("'" + member.replace("'", "''") + "'" for member in kind.enums)
+            upgrade.ops.insert(0, ops.ExecuteSQLOp(f"CREATE TYPE {sql_name} AS ENUM ({members})"))
+        downgrade.ops.append(ops.ExecuteSQLOp(f"DROP TYPE {sql_name}"))
+    context.opts[KNOWN_ENUMS] = known | added.keys()
+
+
+def _known_enums(context: MigrationContext) -> set[EnumName]:
+    inspector: Any = sa.inspect(context.connection)
+    default = inspector.default_schema_name
+    names = {(found["schema"], found["name"]) for found in inspector.get_enums("*")}
+    return names | {(None, name) for schema, name in names if schema == default}
+
+
+def _new_enums(upgrade: ops.UpgradeOps) -> tuple[dict[EnumName, sa.Enum], dict[EnumName, sa.Enum]]:
+    """Return the enums of added columns, and those of new tables."""
+    added: dict[EnumName, sa.Enum] = {}
+    created: dict[EnumName, sa.Enum] = {}
+    for operation in _operations(upgrade):
+        if isinstance(operation, ops.AddColumnOp):
+            added |= _enums([operation.column.type])
+        elif isinstance(operation, ops.CreateTableOp):
+            columns = (item for item in operation.columns if isinstance(item, sa.Column))
+            created |= _enums(column.type for column in columns)
+    return added, created
+
+
+def _enums(kinds: Iterable[Any]) -> dict[EnumName, sa.Enum]:
+    found = (kind for kind in kinds if isinstance(kind, sa.Enum) and kind.native_enum)
+    return {(kind.schema, str(kind.name)): kind for kind in found}
+
+
+def known_enum_as_code(kind: Any, options: Mapping[str, Any]) -> str | None:
+    """Return code that does not make the type again, if PostgreSQL has it by then."""
+    if not _enums([kind]).keys() & options.get(KNOWN_ENUMS, ()):
+        return None
+    schema = f", schema={kind.schema!r}" if kind.schema else ""
+    members = ", ".join(map(repr, kind.enums))
+    return f"postgresql.ENUM({members}, name={str(kind.name)!r}{schema}, create_type=False)"

@@ -17,7 +17,7 @@ from sqlmodel.sql.sqltypes import AutoString
 
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.settings import DatabaseSettings
-from snippets.migrations.autogenerate import guard_revision
+from snippets.migrations.autogenerate import guard_revision, known_enum_as_code
 from snippets.models.timestamps import UTCTimestamp
 
 # Tables in which migrations keep what they removed, see schema_changes.py; no model has them.
@@ -90,6 +90,8 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Lit
     if kind != "type":
         return False
     code, needed = _type_as_code(item)
+    if (known := known_enum_as_code(item, autogenerate.opts)) is not None:
+        code, needed = known, {"from sqlalchemy.dialects import postgresql"}
     autogenerate.imports.update(needed)
     return code
 

@@ -5,15 +5,16 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.operations import Operations
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from snippets.migrations.data_migrations import Op
 
 
 class PartialDatabaseError(RuntimeError):
     """Some of the tables are there and some are not: nobody can tell what else differs."""
 
 
-def is_empty_database(op: Operations, tables: Collection[str]) -> bool:
+def is_empty_database(op: Op, tables: Collection[str]) -> bool:
     """Return whether the first revision, the baseline, has to create the tables.
 
     Begin its `upgrade()` with `if not is_empty_database(op, [...]): return`.

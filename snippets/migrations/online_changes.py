@@ -5,17 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 from sqlalchemy.exc import DBAPIError
 
-from snippets.migrations.data_migrations import online
+from snippets.migrations.data_migrations import Op, online
 from snippets.migrations.schema_changes import set_nullable
 
 LOCK_TIMEOUTS = {"55P03", 1205}
 
 
 def with_short_lock(
-    op: Operations,
+    op: Op,
     change: Callable[[], object],
     *,
     seconds: int = 2,
@@ -70,7 +69,7 @@ def _is_lock_timeout(error: DBAPIError) -> bool:
     return any(code in LOCK_TIMEOUTS for code in codes)
 
 
-def create_index_online(op: Operations, name: str, table: str, columns: Sequence[str]) -> None:
+def create_index_online(op: Op, name: str, table: str, columns: Sequence[str]) -> None:
     """Create an index while others write; what ran before in the migration is committed.
 
     Can be repeated: one that failed leaves an invalid index on PostgreSQL, which is made anew.
@@ -83,7 +82,7 @@ def create_index_online(op: Operations, name: str, table: str, columns: Sequence
             op.create_index(op.f(name), table, columns, postgresql_concurrently=True)
 
 
-def drop_index_online(op: Operations, name: str, table: str) -> None:
+def drop_index_online(op: Op, name: str, table: str) -> None:
     online(op)
     with op.get_context().autocommit_block():
         op.drop_index(name, table, postgresql_concurrently=True)
@@ -97,24 +96,23 @@ def is_invalid_index(connection: sa.Connection, name: str) -> bool:
     return bool(connection.execute(query, {"name": name}).scalar())
 
 
-def require_online(op: Operations, table: str, column: sa.Column[Any]) -> None:
+def require_online(op: Op, table: str, column: sa.Column[Any]) -> None:
     """Make a filled column NOT NULL; PostgreSQL looks at the rows without stopping writers."""
     if op.get_context().dialect.name != "postgresql":
         set_nullable(op, table, column, nullable=False)
         return
-    check = f"ck_{table}_{column.name}_filled"
+    quote = op.get_context().dialect.identifier_preparer.quote
+    name, check = quote(column.name), quote(f"ck_{table}_{column.name}_filled")
+    alter = f"ALTER TABLE {quote(table)}"
     with op.get_context().autocommit_block():
-        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {check}")
-        not_valid = f"CHECK ({column.name} IS NOT NULL) NOT VALID"
-        op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {check} {not_valid}")
-        op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {check}")
-        op.execute(f"ALTER TABLE {table} ALTER COLUMN {column.name} SET NOT NULL")
-        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {check}")
+        op.execute(f"{alter} DROP CONSTRAINT IF EXISTS {check}")
+        op.execute(f"{alter} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
+        op.execute(f"{alter} VALIDATE CONSTRAINT {check}")
+        op.execute(f"{alter} ALTER COLUMN {name} SET NOT NULL")
+        op.execute(f"{alter} DROP CONSTRAINT {check}")
 
 
-def missing(
-    op: Operations, table: str, *, column: str | None = None, index: str | None = None
-) -> bool:
+def missing(op: Op, table: str, *, column: str | None = None, index: str | None = None) -> bool:
     """Return whether a step is still to be done: MariaDB commits each statement of a migration.
 
     `if missing(op, "claim", column="currency"): op.add_column(...)` can run again after a failure.

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from snippets.database_setup.engine import engine_for
+from snippets.database_setup.session import run_to_end
 
 POLL = 0.2  # seconds
 
@@ -46,8 +47,8 @@ async def upgrade_database(config: Config, revision: str = "head", *, wait: floa
         MigrationLockError: the lock was not free within `wait` seconds.
     """
     async with migration_lock(config.attributes["database_url"], wait=wait):
-        # env.py runs a loop of its own, which a running one does not allow in its thread.
-        await asyncio.to_thread(command.upgrade, config, revision)
+        # env.py runs a loop of its own: it needs a thread, which no cancellation stops.
+        await run_to_end(asyncio.to_thread(command.upgrade, config, revision))
 
 
 async def require_current(engine: AsyncEngine, config: Config) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import Operations
+from sqlalchemy.dialects import mysql
 
-from snippets.migrations.data_migrations import online
+from snippets.migrations.data_migrations import Op, online
 from snippets.migrations.environment import PARKED
 
 
@@ -14,15 +14,28 @@ class UnexpectedValueError(ValueError):
     """Rows have values that the migration does not know; nothing was changed."""
 
 
-def table_of(op: Operations, name: str) -> sa.Table:
+def table_of(op: Op, name: str) -> sa.Table:
     """Return the table as the database has it now: never the application's model of today."""
     return sa.Table(name, sa.MetaData(), autoload_with=online(op), resolve_fks=False)
+
+
+def change_column(op: Op, table: str, column: str, **changes: Any) -> None:
+    """Alter it, and keep what is not in `changes`: MariaDB writes the whole column anew."""
+    found = table_of(op, table).c[column]
+    kept: dict[str, Any] = {
+        "existing_type": found.type,
+        "existing_nullable": bool(found.nullable),
+        "existing_server_default": found.server_default or False,
+        "existing_comment": found.comment,
+    }
+    with op.batch_alter_table(table) as batch:
+        batch.alter_column(column, **kept | changes)
 
 
 # --- rename ---
 
 
-def rename_column(op: Operations, table: str, old: str, new: str) -> None:
+def rename_column(op: Op, table: str, old: str, new: str) -> None:
     """In place, on all three: its type, NOT NULL, indexes and constraints stay."""
     quote = op.get_context().dialect.identifier_preparer.quote
     op.execute(f"ALTER TABLE {quote(table)} RENAME COLUMN {quote(old)} TO {quote(new)}")
@@ -31,74 +44,105 @@ def rename_column(op: Operations, table: str, old: str, new: str) -> None:
 # --- required columns ---
 
 
-def add_required_column(op: Operations, table: str, column: sa.Column[Any], value: str) -> None:
+def add_required_column(op: Op, table: str, column: sa.Column[Any], value: str) -> None:
     """Add a NOT NULL column to a table with rows, all of which get `value`.
 
     The default stays until `drop_default`, for the old code that still inserts without the column.
     """
     column.nullable = False
     column.server_default = sa.DefaultClause(value)
-    op.add_column(table, column)
+    _add_column(op, table, column)
 
 
-def drop_default(op: Operations, table: str, column: sa.Column[Any]) -> None:
+def add_filled_column(op: Op, table: str, column: sa.Column[Any], value: Any) -> None:
+    """Add a NOT NULL column that has `value` in all rows; no default stays.
+
+    It is a value, such as `utc_now()`, or an SQL expression, such as `sa.column("net") * 2`.
+    Old code can't insert any more: where it still runs, use `add_required_column`.
+    """
+    online(op)  # or refuse before anything is written
+    column.nullable, column.server_default = True, None
+    _add_column(op, table, column)
+    rows = sa.table(table, sa.column(column.name, column.type))
+    op.execute(sa.update(rows).values({column.name: value}))  # bound: no literal per database
+    set_nullable(op, table, column, nullable=False)
+
+
+def _add_column(op: Op, table: str, column: sa.Column[Any]) -> None:
+    # PostgreSQL makes an enum's type with a table alone, and `--sql` can't ask whether it is there.
+    if isinstance(column.type, sa.Enum) and not op.get_context().as_sql:
+        column.type.create(online(op), checkfirst=True)
+    with op.batch_alter_table(table) as batch:  # SQLite: a foreign key needs a copy of the table
+        batch.add_column(column)
+
+
+def drop_default(op: Op, table: str, column: sa.Column[Any]) -> None:
     with op.batch_alter_table(table) as batch:
         batch.alter_column(
             column.name, server_default=None, existing_type=column.type, existing_nullable=False
         )
 
 
-def set_nullable(op: Operations, table: str, column: sa.Column[Any], nullable: bool) -> None:
+def set_nullable(op: Op, table: str, column: sa.Column[Any], nullable: bool) -> None:
     """Fill the NULLs before you call it with False.
 
     Raises:
         UnexpectedValueError: there are NULLs left. MariaDB would turn them into '' or 0.
     """
+    source = table_of(op, table)
     if not nullable:
-        source = table_of(op, table)
         nulls = sa.select(sa.func.count()).where(source.c[column.name].is_(None))
         if count := online(op).execute(nulls).scalar_one():
             raise UnexpectedValueError(f"{table}.{column.name} has {count} NULLs")
-    with op.batch_alter_table(table) as batch:
-        batch.alter_column(column.name, nullable=nullable, existing_type=column.type)
+    kind = _type_to_keep(source.c[column.name].type, column.type, online(op).dialect)
+    change_column(op, table, column.name, nullable=nullable, existing_type=kind)
+
+
+def _type_to_keep(found: Any, told: Any, dialect: sa.Dialect) -> Any:
+    """Return the type that the column has, with its collation, unless reflection does not see it.
+
+    MariaDB shows JSON as LONGTEXT and loses its CHECK; SQLAlchemy 2.0 does not know its UUID.
+    """
+    is_json = told.compile(dialect=dialect) == "JSON"
+    return told if is_json or isinstance(found, sa.types.NullType) else found
 
 
 # --- types ---
 
 
-def float_to_decimal(op: Operations, table: str, column: str, scale: int = 2) -> None:
+def float_to_decimal(op: Op, table: str, column: str, scale: int = 2) -> None:
     """Give an amount its exact type.
 
     Raises:
         UnexpectedValueError: rounding would change a value by more than the float's own error.
     """
     source = table_of(op, table)
-    inexact = _inexact(source.c[column], scale)
+    inexact = _inexact(source.c[column], scale, online(op).dialect)
     if count := online(op).execute(sa.select(sa.func.count()).where(inexact)).scalar_one():
         raise UnexpectedValueError(f"{count} values of {table}.{column} need over {scale} digits")
-    rounded = f'round(CAST("{column}" AS numeric), {scale})'
-    kind = sa.Numeric(18, scale)
-    with op.batch_alter_table(table) as batch:
-        nullable = bool(source.c[column].nullable)  # else MariaDB makes it nullable
-        batch.alter_column(column, type_=kind, existing_nullable=nullable, postgresql_using=rounded)
+    # Without the step between, PostgreSQL keeps six digits of a four-byte float.
+    rounded = f'round("{column}"::double precision::numeric, {scale})'
+    change_column(op, table, column, type_=sa.Numeric(18, scale), postgresql_using=rounded)
 
 
-def _inexact(column: sa.ColumnElement[Any], scale: int) -> sa.ColumnElement[bool]:
+def _inexact(column: sa.Column[Any], scale: int, dialect: sa.Dialect) -> sa.ColumnElement[bool]:
     shifted = column * 10.0**scale
-    return sa.func.abs(shifted - sa.func.round(shifted)) > 1e-4
+    error: Any = 1e-4
+    if dialect.name != "sqlite" and isinstance(column.type, sa.REAL | mysql.FLOAT):
+        error += sa.func.abs(shifted) * 2.0**-24  # of four bytes, 24 bits are digits
+    inexact: sa.ColumnElement[bool] = sa.func.abs(shifted - sa.func.round(shifted)) > error
+    return inexact
 
 
-def decimal_to_float(op: Operations, table: str, column: str) -> None:
-    nullable = bool(table_of(op, table).c[column].nullable)
-    with op.batch_alter_table(table) as batch:
-        batch.alter_column(column, type_=sa.Double(), existing_nullable=nullable)
+def decimal_to_float(op: Op, table: str, column: str) -> None:
+    change_column(op, table, column, type_=sa.Double())
 
 
 # --- allowed values ---
 
 
 def add_column_of_values(
-    op: Operations, table: str, source: str, target: str, spellings: Mapping[str, str]
+    op: Op, table: str, source: str, target: str, spellings: Mapping[str, str]
 ) -> None:
     """Add `target`, made from the free text in `source`, which stays until a later migration.
 
@@ -117,19 +161,19 @@ def add_column_of_values(
     allow_values(op, table, target, sorted(set(spellings.values())))
 
 
-def allow_values(op: Operations, table: str, column: str, values: Sequence[str]) -> None:
-    condition = sa.column(column).in_(values).compile(compile_kwargs={"literal_binds": True})
+def allow_values(op: Op, table: str, column: str, values: Sequence[str]) -> None:
+    condition = sa.column(column).in_(values)  # no text, where `:x` in a value is a parameter
     with op.batch_alter_table(table) as batch:
-        batch.create_check_constraint(op.f(f"ck_{table}_{column}_known"), str(condition))
+        batch.create_check_constraint(op.f(f"ck_{table}_{column}_known"), condition)
 
 
-def disallow_values(op: Operations, table: str, column: str) -> None:
+def disallow_values(op: Op, table: str, column: str) -> None:
     with op.batch_alter_table(table) as batch:
         batch.drop_constraint(op.f(f"ck_{table}_{column}_known"), type_="check")
 
 
 def change_allowed_values(
-    op: Operations, table: str, column: str, values: Sequence[str], replace: Mapping[str, str]
+    op: Op, table: str, column: str, values: Sequence[str], replace: Mapping[str, str]
 ) -> None:
     """Allow other values; `replace` says what becomes of those that are not allowed any more."""
     disallow_values(op, table, column)
@@ -142,8 +186,8 @@ def change_allowed_values(
 # --- unique ---
 
 
-def park_duplicates(op: Operations, table: str, columns: Sequence[str], child: str, by: str) -> int:
-    """Keep the oldest row of each group of equal ones, so that a unique constraint can follow.
+def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: str) -> int:
+    """Keep the row with the lowest id of those that are equal: a unique constraint can follow.
 
     Rows of `child` that refer to another one by the column `by` now refer to the one that is kept.
     What was removed and what was changed is kept in two tables, for `restore_duplicates`.
@@ -151,15 +195,16 @@ def park_duplicates(op: Operations, table: str, columns: Sequence[str], child: s
     connection = online(op)
     rows, children = table_of(op, table), table_of(op, child)
     same = [rows.c[name] for name in columns]
-    groups = sa.select(sa.func.min(rows.c.id).label("kept"), *same).group_by(*same).subquery()
-    is_copy = sa.and_(
-        rows.c.id > groups.c.kept, *(column == groups.c[column.name] for column in same)
-    )
-    copies = sa.select(rows.c.id).join_from(rows, groups, is_copy)
+    place = sa.func.row_number().over(partition_by=same, order_by=rows.c.id)
+    # A unique constraint takes no NULL for equal to another.
+    comparable = [column.is_not(None) for column in same]
+    places = sa.select(rows.c.id, place.label("place")).where(*comparable).subquery()
+    copies = sa.select(places.c.id).where(places.c.place > 1)
     removed = _copy(op, PARKED + table, rows, rows.c.id.in_(copies))
     _copy(op, PARKED + child, children, children.c[by].in_(sa.select(removed.c.id)))
     equal = sa.and_(*(column == removed.c[column.name] for column in same))
-    kept = sa.select(sa.func.min(rows.c.id)).join_from(rows, removed, equal)
+    # No min(): PostgreSQL has none for UUIDs.
+    kept = sa.select(rows.c.id).join_from(rows, removed, equal).order_by(rows.c.id).limit(1)
     new = kept.where(removed.c.id == children.c[by]).correlate(children).scalar_subquery()
     moved = sa.update(children).where(children.c[by].in_(sa.select(removed.c.id)))
     connection.execute(moved.values({by: new}))
@@ -167,7 +212,7 @@ def park_duplicates(op: Operations, table: str, columns: Sequence[str], child: s
     return connection.execute(gone).rowcount
 
 
-def restore_duplicates(op: Operations, table: str, child: str, by: str) -> None:
+def restore_duplicates(op: Op, table: str, child: str, by: str) -> None:
     connection = online(op)
     rows, removed = table_of(op, table), table_of(op, PARKED + table)
     connection.execute(sa.insert(rows).from_select(removed.c.keys(), sa.select(removed)))
@@ -179,9 +224,7 @@ def restore_duplicates(op: Operations, table: str, child: str, by: str) -> None:
     op.drop_table(PARKED + child)
 
 
-def _copy(
-    op: Operations, name: str, source: sa.Table, condition: sa.ColumnElement[bool]
-) -> sa.Table:
+def _copy(op: Op, name: str, source: sa.Table, condition: sa.ColumnElement[bool]) -> sa.Table:
     """Copy rows into a table without constraints; no CREATE TABLE AS, which loses the types."""
     columns = [sa.Column(column.name, column.type) for column in source.c]
     copy = op.create_table(name, *columns)
@@ -193,10 +236,11 @@ def _copy(
 # --- drop in two steps ---
 
 
-def park_column(op: Operations, table: str, column: str) -> None:
+def park_column(op: Op, table: str, column: str) -> None:
     """Drop a column, its values kept beside the keys in a table; drop that one much later.
 
     First release code that does not name the column, after a migration that made it nullable.
+    Its indexes go with it.
     """
     source = table_of(op, table)
     name = f"{PARKED}{table}_{column}"
@@ -206,10 +250,14 @@ def park_column(op: Operations, table: str, column: str) -> None:
     rows = sa.select(key, value).where(value.is_not(None))
     online(op).execute(sa.insert(parked).from_select(["id", column], rows))
     with op.batch_alter_table(table) as batch:
+        if online(op).dialect.name == "sqlite":  # which would make them anew on the copy
+            for index in source.indexes:
+                if column in index.columns:
+                    batch.drop_index(str(index.name))
         batch.drop_column(column)
 
 
-def restore_column(op: Operations, table: str, column: sa.Column[Any]) -> None:
+def restore_column(op: Op, table: str, column: sa.Column[Any]) -> None:
     """Add the column again, nullable, with the values of rows that are still there."""
     name = f"{PARKED}{table}_{column.name}"
     parked = table_of(op, name)

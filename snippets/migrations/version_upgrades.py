@@ -1,14 +1,14 @@
 """What newer versions of the libraries expect of columns that older ones made."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 from sqlalchemy.dialects import mysql
 
-from snippets.migrations.data_migrations import online
-from snippets.migrations.schema_changes import table_of
+from snippets.migrations.data_migrations import Op, online
+from snippets.migrations.schema_changes import change_column, table_of
 
 MYSQL = {"mysql", "mariadb"}
 
@@ -16,7 +16,7 @@ MYSQL = {"mysql", "mariadb"}
 # --- timestamps: SQLModel before 0.0.45 made columns without a zone ---
 
 
-def timestamps_to_utc(op: Operations, table: str, *columns: str) -> None:
+def timestamps_to_utc(op: Op, table: str, *columns: str) -> None:
     """Give columns that hold UTC the type of `UTCTimestamp`; no moment shifts.
 
     PostgreSQL would read them in the session's TimeZone. MariaDB gets microseconds, SQLite has
@@ -28,7 +28,7 @@ def timestamps_to_utc(op: Operations, table: str, *columns: str) -> None:
         _modify(op, table, columns, mysql.DATETIME(fsp=6))
 
 
-def timestamps_to_naive(op: Operations, table: str, *columns: str) -> None:
+def timestamps_to_naive(op: Op, table: str, *columns: str) -> None:
     """Undo it; MariaDB rounds to whole seconds."""
     if op.get_context().dialect.name == "postgresql":
         _change_zone(op, table, columns, has_zone=False)
@@ -36,7 +36,7 @@ def timestamps_to_naive(op: Operations, table: str, *columns: str) -> None:
         _modify(op, table, columns, mysql.DATETIME())
 
 
-def _change_zone(op: Operations, table: str, columns: Sequence[str], *, has_zone: bool) -> None:
+def _change_zone(op: Op, table: str, columns: Sequence[str], *, has_zone: bool) -> None:
     for column in columns:
         op.alter_column(
             table,
@@ -46,17 +46,9 @@ def _change_zone(op: Operations, table: str, columns: Sequence[str], *, has_zone
         )
 
 
-def _modify(op: Operations, table: str, columns: Sequence[str], kind: Any) -> None:
-    """Change types on MariaDB, whose MODIFY forgets the NOT NULL and default it is not told."""
+def _modify(op: Op, table: str, columns: Sequence[str], kind: Any) -> None:
     for column in columns:
-        old = table_of(op, table).c[column]
-        op.alter_column(
-            table,
-            column,
-            type_=kind,
-            existing_nullable=bool(old.nullable),
-            existing_server_default=old.server_default,
-        )
+        change_column(op, table, column, type_=kind)
 
 
 # --- UUID: SQLAlchemy before 2.1 made CHAR(32) on MariaDB ---
@@ -69,7 +61,7 @@ class _NativeUUID(sa.types.UserDefinedType[Any]):
         return "UUID"
 
 
-def char_to_uuid(op: Operations, *columns: tuple[str, str]) -> None:
+def char_to_uuid(op: Op, *columns: tuple[str, str]) -> None:
     """Give MariaDB's columns, as (table, column), its UUID type; elsewhere nothing is to be done.
 
     Name a key together with all columns that refer to it: their foreign keys are made anew.
@@ -81,7 +73,7 @@ def char_to_uuid(op: Operations, *columns: tuple[str, str]) -> None:
         _create_foreign_keys(op, keys)
 
 
-def uuid_to_char(op: Operations, *columns: tuple[str, str]) -> None:
+def uuid_to_char(op: Op, *columns: tuple[str, str]) -> None:
     if not getattr(op.get_context().dialect, "is_mariadb", False):
         return
     keys = _drop_foreign_keys(op, columns)
@@ -97,7 +89,7 @@ def uuid_to_char(op: Operations, *columns: tuple[str, str]) -> None:
 
 
 def _drop_foreign_keys(
-    op: Operations, columns: Sequence[tuple[str, str]]
+    op: Op, columns: Sequence[tuple[str, str]]
 ) -> list[tuple[str, dict[str, Any]]]:
     """Drop the foreign keys that have one of the columns; return each with its table."""
     inspector = sa.inspect(online(op))
@@ -112,7 +104,7 @@ def _drop_foreign_keys(
     return [(table, dict(key)) for table, key in found]
 
 
-def _create_foreign_keys(op: Operations, keys: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _create_foreign_keys(op: Op, keys: Sequence[tuple[str, dict[str, Any]]]) -> None:
     for table, key in keys:
         op.create_foreign_key(
             op.f(key["name"]),
@@ -127,7 +119,7 @@ def _create_foreign_keys(op: Operations, keys: Sequence[tuple[str, dict[str, Any
 # --- names: databases that were made without a naming convention ---
 
 
-def name_constraints(op: Operations, table: str, convention: Mapping[str, Any]) -> None:
+def name_constraints(op: Op, table: str, convention: Mapping[str, Any]) -> None:
     """Name keys and unique constraints by the convention, so that migrations can find them.
 
     Running it again changes nothing, and no code needs the old names: its downgrade is `pass`.
@@ -155,7 +147,7 @@ def _unique_indexes(table: sa.Table) -> list[sa.UniqueConstraint]:
     ]
 
 
-def _rename(op: Operations, table: str, constraint: sa.Constraint, new: str) -> None:
+def _rename(op: Op, table: str, constraint: sa.Constraint, new: str) -> None:
     quote = op.get_context().dialect.identifier_preparer.quote
     old = str(constraint.name)
     if op.get_context().dialect.name == "postgresql":
@@ -167,7 +159,7 @@ def _rename(op: Operations, table: str, constraint: sa.Constraint, new: str) -> 
         _create_foreign_keys(op, [(table, _drop_named(op, table, old) | {"name": new})])
 
 
-def _drop_named(op: Operations, table: str, name: str) -> dict[str, Any]:
+def _drop_named(op: Op, table: str, name: str) -> dict[str, Any]:
     keys = sa.inspect(online(op)).get_foreign_keys(table)
     (key,) = (dict(key) for key in keys if key["name"] == name)
     op.drop_constraint(name, table, type_="foreignkey")
@@ -197,65 +189,108 @@ def _conventional_name(
 # --- enums: SQLModel's default stores the members' names, on PostgreSQL in a type of its own ---
 
 
-def enum_to_text(
-    op: Operations, table: str, column: str, enum: sa.Enum, values: Mapping[str, str]
-) -> None:
+def enum_to_text(op: Op, table: str, column: str, enum: sa.Enum, values: Mapping[str, str]) -> None:
     """Turn the names of `enum` into text that holds `values`, as `enum_by_value` does."""
-    _change_type(op, table, column, sa.String(30), using=f'"{column}"::text')
+    _change_type(op, table, column, sa.String(30), using="text", values=values)
     _replace(op, table, column, values)
-    if op.get_context().dialect.name == "postgresql":
-        op.execute(f"DROP TYPE {enum.name}")
+    if _is_postgresql(op):
+        _drop_unused(op, enum)
 
 
-def text_to_enum(
-    op: Operations, table: str, column: str, enum: sa.Enum, values: Mapping[str, str]
-) -> None:
-    _replace(op, table, column, {value: name for name, value in values.items()})
-    if op.get_context().dialect.name == "postgresql":
-        enum.create(online(op))
-    _change_type(op, table, column, enum, using=f'"{column}"::{enum.name}')
+def text_to_enum(op: Op, table: str, column: str, enum: sa.Enum, values: Mapping[str, str]) -> None:
+    names = {value: name for name, value in values.items()}
+    _replace(op, table, column, names)
+    if _is_postgresql(op):
+        enum.create(online(op), checkfirst=True)
+    using = _type_name(op, enum) if _is_postgresql(op) else None
+    _change_type(op, table, column, enum, using=using, values=names)
 
 
-def add_enum_member(op: Operations, table: str, column: str, enum: sa.Enum, member: str) -> None:
+def add_enum_member(op: Op, table: str, column: str, enum: sa.Enum, member: str) -> None:
     """Add a member to the column's `enum`, which is how it is before.
 
     On PostgreSQL what ran before is committed: a new member can't be used in the transaction that
     adds it.
     """
-    if op.get_context().dialect.name == "postgresql":
+    if _is_postgresql(op):
         with op.get_context().autocommit_block():
-            op.execute(f"ALTER TYPE {enum.name} ADD VALUE IF NOT EXISTS '{member}'")
+            name, literal = _type_name(op, enum), _literal(member)
+            op.execute(f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {literal}")
     else:
         _change_type(op, table, column, sa.Enum(*enum.enums, member, name=enum.name))
 
 
 def remove_enum_member(
-    op: Operations, table: str, column: str, enum: sa.Enum, member: str, *, replacement: str
+    op: Op, table: str, column: str, enum: sa.Enum, member: str, *, replacement: str
 ) -> None:
     """Undo it: rows that have the member get the replacement."""
-    _replace(op, table, column, {member: replacement})
-    if op.get_context().dialect.name == "postgresql":
-        # No member can be taken out of a type.
-        op.execute(f"ALTER TYPE {enum.name} RENAME TO {enum.name}_old")
-        enum.create(online(op))
-    _change_type(op, table, column, enum, using=f'"{column}"::text::{enum.name}')
-    if op.get_context().dialect.name == "postgresql":
-        op.execute(f"DROP TYPE {enum.name}_old")
+    replaced = {member: replacement}
+    _replace(op, table, column, replaced)
+    if not _is_postgresql(op):
+        _change_type(op, table, column, enum, values=replaced)
+        return
+    # No member can be taken out of a type.
+    name, old = _type_name(op, enum), sa.Enum(name=f"{enum.name}_old", schema=enum.schema)
+    op.execute(f"ALTER TYPE {name} RENAME TO {_type_name(op, old, use_schema=False)}")
+    enum.create(online(op))
+    _change_type(op, table, column, enum, using=f"text::{name}", values=replaced)
+    op.execute(f"DROP TYPE {_type_name(op, old)}")
+
+
+def _is_postgresql(op: Op) -> bool:
+    return bool(op.get_context().dialect.name == "postgresql")
+
+
+def _type_name(op: Op, enum: sa.Enum, *, use_schema: bool = True) -> str:
+    """Return the name of PostgreSQL's type as a statement has it."""
+    prepare: Any = op.get_context().dialect.identifier_preparer
+    return str(prepare.format_type(enum, use_schema))
+
+
+def _drop_unused(op: Op, enum: sa.Enum) -> None:
+    """Drop the type, unless another column has it."""
+    query = "SELECT 1 FROM pg_attribute WHERE atttypid = to_regtype(:name) AND NOT attisdropped"
+    name = _type_name(op, enum)
+    if online(op).execute(sa.text(query), {"name": name}).first() is None:
+        op.execute(f"DROP TYPE {name}")
 
 
 def _change_type(
-    op: Operations, table: str, column: str, kind: Any, *, using: str | None = None
+    op: Op,
+    table: str,
+    column: str,
+    kind: Any,
+    *,
+    using: str | None = None,
+    values: Mapping[str, str] | None = None,
 ) -> None:
-    nullable = bool(table_of(op, table).c[column].nullable)
-    with op.batch_alter_table(table) as batch:
-        batch.alter_column(column, type_=kind, existing_nullable=nullable, postgresql_using=using)
+    """Change the type; a default becomes another one of `values`, as the rows do."""
+    changes: dict[str, Any] = {"type_": kind}
+    if using:
+        changes["postgresql_using"] = f'"{column}"::{using}'
+    default = _constant(table_of(op, table).c[column].server_default)
+    if default is not None:
+        changes["server_default"] = (values or {}).get(default, default)
+        if _is_postgresql(op):  # which does not cast a default from or to an enum
+            change_column(op, table, column, server_default=None)
+    change_column(op, table, column, **changes)
 
 
-def _replace(op: Operations, table: str, column: str, values: Mapping[str, str]) -> None:
+def _constant(default: Any) -> str | None:
+    """Return the text that a default is, without its quotes and PostgreSQL's cast."""
+    found = re.fullmatch(r"'((?:[^']|'')*)'(::.+)?", str(getattr(default, "arg", "")))
+    return found[1].replace("''", "'") if found else None
+
+
+def _replace(op: Op, table: str, column: str, values: Mapping[str, str]) -> None:
     # Without a type of its own: the same statement serves text and PostgreSQL's enum.
     rows = sa.table(table, sa.column(column))
     found = rows.c[column]
     for old, new in values.items():
-        value: sa.ColumnElement[Any] = sa.literal_column(f"'{new}'")
+        value: sa.ColumnElement[Any] = sa.literal_column(_literal(new))
         here = sa.cast(found, sa.String(30)) == old
         op.execute(sa.update(rows).where(here).values({column: value}))
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -45,10 +45,36 @@ class HexBlob(mysql.LONGBLOB):
 LONG_BYTES = LargeBinary().with_variant(HexBlob(), "mysql", "mariadb")
 
 
-def exact_text(length: int) -> TypeEngine[str]:
-    """Return a text type that tells `a` from `A` and `á`, as MariaDB's default does not."""
-    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+def exact_text(length: int, *, mysql_collation: str = "utf8mb4_bin") -> TypeEngine[str]:
+    """Return a text type that tells `a` from `A` and `á`, as MariaDB's default does not.
+
+    To tell `a` from `a ` as well, take `utf8mb4_nopad_bin` (MariaDB) or `utf8mb4_0900_bin` (MySQL).
+    """
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation=mysql_collation)
     return String(length).with_variant(binary, "mysql", "mariadb")
+
+
+class LowerText(TypeDecorator[str]):
+    """Text kept in lower case: unique and found in any case, and an `é` is no `e`, everywhere.
+
+    The object shows what it was given until it is read again.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def __repr__(self) -> str:
+        return f"LowerText(length={self.length})"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(exact_text(self.length).dialect_impl(dialect))
+
+    def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
+        return None if value is None else value.lower()
 
 
 class ExactDecimal(TypeDecorator[Decimal]):
@@ -114,12 +140,16 @@ class Duration(TypeDecorator[timedelta]):
         return None if value is None else timedelta(microseconds=int(value))
 
 
+# Example: scaffold.py leaves out what follows.
+
+
 class Article(SQLModel, table=True):
     """One column of each type."""
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(default="", max_length=100)
     sku: str = Field(default="", sa_type=exact_text(20))
+    contact: str | None = Field(default=None, sa_type=LowerText(40), unique=True)
     manual: str = Field(default="", sa_type=LONG_TEXT)
     picture: bytes = Field(default=b"", sa_type=LONG_BYTES)
     # Up to 15 digits plain NUMERIC survives SQLite's float; never leave the digits out.

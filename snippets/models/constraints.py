@@ -35,6 +35,9 @@ class AppModel(SQLModel):
     metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING_CONVENTION)
 
 
+# Example: scaffold.py leaves out what follows.
+
+
 class Invoice(AppModel, table=True):
     __table_args__ = (
         UniqueConstraint("country", "order_number"),

@@ -34,6 +34,9 @@ def json_type() -> TypeEngine[Any]:
     return sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
+# Example: scaffold.py leaves out what follows.
+
+
 class DispatchStatus(StrEnum):
     WAITING = "waiting"
     ON_THE_ROAD = "on the road"
@@ -62,6 +65,12 @@ def set_option(dispatch: Dispatch, path: Sequence[str], value: Any) -> None:
 
 
 def option_is(key: str, text: str) -> sa.ColumnElement[bool]:
-    """Return the condition that an option holds this text; an absent one does not."""
+    """Return the condition that an option holds this text; an absent one does not.
+
+    Raises:
+        ValueError: a key that JSON escapes, which SQLite and MariaDB don't find.
+    """
+    if any(character in '"\\' or character < " " for character in key):
+        raise ValueError(f"no quotes, backslashes or control characters: {key!r}")
     condition: sa.ColumnElement[bool] = col(Dispatch.options)[key].as_string() == text
     return condition

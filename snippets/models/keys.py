@@ -26,6 +26,9 @@ def uuid7() -> UUID:
     return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)  # variant
 
 
+# Example: scaffold.py leaves out what follows.
+
+
 class Warehouse(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_KEY)
     name: str = Field(max_length=100)

@@ -8,10 +8,11 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import with_loader_criteria
+from sqlalchemy.orm import validates, with_loader_criteria
 from sqlmodel import Field, Relationship, SQLModel, select
 
 from snippets.models.soft_delete import SoftDeleteMixin, Supplier
+from snippets.models.timestamps import UTCTimestamp
 from snippets.models.table_and_schemas import Product, ProductUpdate
 
 
@@ -48,6 +49,19 @@ def refused_assignment_is_kept(thermostat: Thermostat) -> None:
         pass
 
 
+class Subscriber(WrongModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    email: str
+
+    @validates("email")
+    def lower(self, _key: str, value: str) -> str:
+        return value.lower()
+
+
+def validates_that_changes() -> Subscriber:
+    return Subscriber(email="Ada@Example.org")
+
+
 class Alarm(WrongModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     raised_at: datetime
@@ -55,6 +69,15 @@ class Alarm(WrongModel, table=True):
 
 def naive_timestamp() -> Alarm:
     return Alarm(raised_at=datetime.now())
+
+
+class Gong(WrongModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    struck_at: datetime = Field(default=datetime.now(UTC), sa_type=UTCTimestamp)
+
+
+def default_evaluated_once() -> tuple[Gong, Gong]:
+    return Gong(), Gong()
 
 
 class Siren(WrongModel, table=True):

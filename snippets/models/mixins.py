@@ -33,6 +33,9 @@ class TimestampMixin(SQLModel):
     )
 
 
+# Example: scaffold.py leaves out what follows.
+
+
 class Carrier(UUIDKeyMixin, TimestampMixin, table=True):
     name: str = Field(max_length=100)
 

@@ -19,20 +19,6 @@ class SoftDeleteMixin(SQLModel):
     deleted_at: datetime | None = Field(default=None, index=True, sa_type=UTCTimestamp)
 
 
-class Supplier(SoftDeleteMixin, table=True):
-    id: int | None = Field(default=None, primary_key=True)
-    vat_number: str = Field(max_length=20)
-    # A plain unique key would keep a deleted supplier's number taken.
-    live_vat_number: str | None = Field(
-        default=None,
-        max_length=20,
-        unique=True,
-        sa_column_args=(
-            Computed("CASE WHEN deleted_at IS NULL THEN vat_number END", persisted=True),
-        ),
-    )
-
-
 def soft_delete(row: SoftDeleteMixin) -> None:
     row.deleted_at = utc_now()
 
@@ -73,3 +59,20 @@ def _hide_deleted(state: ORMExecuteState) -> None:
     filtered = state.is_select and not state.is_relationship_load
     if filtered and not state.execution_options.get("with_deleted"):
         state.statement = only_live(state.statement)
+
+
+# Example: scaffold.py leaves out what follows.
+
+
+class Supplier(SoftDeleteMixin, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    vat_number: str = Field(max_length=20)
+    # A plain unique key would keep a deleted supplier's number taken.
+    live_vat_number: str | None = Field(
+        default=None,
+        max_length=20,
+        unique=True,
+        sa_column_args=(
+            Computed("CASE WHEN deleted_at IS NULL THEN vat_number END", persisted=True),
+        ),
+    )

@@ -40,6 +40,20 @@ PlainText = Annotated[str, AfterValidator(storable)]
 PlainJSON = Annotated[dict[str, Any], AfterValidator(storable)]
 
 
+def checked_update(row: SQLModel, data: SQLModel, rules: type[SQLModel]) -> None:
+    """Change what `data` has set, if the whole row then still passes `rules`.
+
+    Raises:
+        pydantic.ValidationError: it does not; the row is unchanged.
+    """
+    values = data.model_dump(exclude_unset=True)
+    rules.model_validate(row.model_dump() | values)
+    row.sqlmodel_update(values)
+
+
+# Example: scaffold.py leaves out what follows.
+
+
 class DeliverySlotBase(SQLModel):
     label: PlainText = Field(max_length=40)
     opens: time = Field(sa_type=EXACT_TIME)
@@ -64,14 +78,3 @@ class DeliverySlotUpdate(SQLModel):
     label: PlainText | None = Field(default=None, max_length=40)
     opens: time | None = None
     closes: time | None = None
-
-
-def checked_update(row: SQLModel, data: SQLModel, rules: type[SQLModel]) -> None:
-    """Change what `data` has set, if the whole row then still passes `rules`.
-
-    Raises:
-        pydantic.ValidationError: it does not; the row is unchanged.
-    """
-    values = data.model_dump(exclude_unset=True)
-    rules.model_validate(row.model_dump() | values)
-    row.sqlmodel_update(values)

@@ -59,6 +59,7 @@ async def delete_crates(session: AsyncSession, crate_ids: Collection[int]) -> in
     result = await session.exec(delete(Crate).where(col(Crate.id).in_(crate_ids)))
     # The session forgets the crates; bottles that the database deleted are still in it.
     for bottle in session.identity_map.values():
-        if isinstance(bottle, Bottle) and bottle.crate_id in crate_ids:
+        # From its dict: an expired one would load itself.
+        if isinstance(bottle, Bottle) and vars(bottle).get("crate_id") in crate_ids:
             session.expunge(bottle)
     return result.rowcount

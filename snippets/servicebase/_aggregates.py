@@ -19,6 +19,7 @@ FUNCTIONS: dict[str, Any] = {
     "max": func.max,
 }
 NUMBERS = {"integer", "decimal", "float"}
+UNORDERED = {"enum", "boolean", "uuid", "json"}
 
 
 def column_of(model: type[SQLModel], field: str) -> Column[Any]:
@@ -42,6 +43,8 @@ def expression(model: type[SQLModel], wanted: str) -> ColumnElement[Any]:
     kind = kind_of(column_of(model, field))
     if function in {"sum", "avg"} and kind not in NUMBERS:
         raise InvalidFilterError(f"{wanted}: {field} is no number")
+    if function in {"min", "max"} and kind in UNORDERED:
+        raise InvalidFilterError(f"{wanted}: databases do not agree on an order of {kind}")
     column: ColumnElement[Any] = getattr(model, field)
     if function == "count_distinct":
         return func.count(column.distinct())

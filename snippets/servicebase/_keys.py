@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, DateTime, Double, bindparam, cast, type_coerce
+from sqlalchemy import Column, ColumnElement, DateTime, Double, String, bindparam, cast, type_coerce
 from sqlalchemy.types import NullType
 from sqlmodel import SQLModel
 
@@ -76,15 +76,17 @@ class KeyColumn:
             raise ValueError(f"{json_type.__name__} expected")
         try:
             value = convert(wire)
-        except ArithmeticError:
-            raise ValueError("no number") from None
-        self._check(kind, value)
+            self._check(kind, value)
+        except ArithmeticError:  # no number, or a moment beyond the years of UTC
+            raise ValueError("no value of this column") from None
         return value
 
     def _check(self, kind: Kind, value: Any) -> None:
         if kind == "datetime":
             if self._is_aware() not in {None, value.tzinfo is not None}:
                 raise ValueError("the time zone is missing, or too much")
+            if value.tzinfo:
+                value.astimezone(dt.UTC)  # as the drivers do
         elif kind == "float":
             # PostgreSQL sorts NaN and the infinities; MariaDB has none.
             if self.dialect != "postgresql" and not math.isfinite(value):
@@ -116,6 +118,8 @@ def _key_column(model: type[SQLModel], field: str, dialect: str) -> KeyColumn:
     expression = sort_expression(model, field)
     if dialect == "sqlite":
         expression = type_coerce(expression, NullType())  # no conversion: what is stored
+    elif kind_of(column) == "enum":
+        expression = type_coerce(expression, String())  # its text, not a member of it
     elif kind_of(column) == "float":
         expression = cast(expression, Double())  # all digits of a MariaDB FLOAT
     return KeyColumn(expression, column, dialect)

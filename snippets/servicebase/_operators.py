@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 from snippets.servicebase._values import checked, kind_of, outside
 
 MAX_VALUES = 10_000  # of one list; SQLite and asyncpg take 32 767 parameters in all
-
+MAX_TEXT = 10_000  # to look for; SQLite takes patterns of 50 000 bytes
 
 Conditions = Sequence[ColumnElement[bool]]
 
@@ -145,6 +145,8 @@ def _text(method: str, **options: Any) -> Build:
         if not isinstance(value, str):
             raise ValueError(f"text expected, not {value!r}")
         value = checked(operand.column, value)
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"{len(value)} characters; at most {MAX_TEXT} are taken")
         match: ColumnElement[bool] = getattr(operand.expression, method)(value, **options)
         return match
 

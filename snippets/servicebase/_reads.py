@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from sqlalchemy import ColumnElement, func
 from sqlalchemy import select as core_select
+from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -13,7 +14,7 @@ from snippets.servicebase._shape import shape_of
 from snippets.servicebase._values import identity
 from snippets.servicebase.cursor_pagination import CursorPage, Seek, seek
 from snippets.servicebase.eager_options import Load, loader_options, needs_unique
-from snippets.servicebase.errors import InvalidFilterError, NotFoundError
+from snippets.servicebase.errors import InvalidFilterError, NotFoundError, filter_error
 from snippets.servicebase.filters import Condition, all_of, where
 from snippets.servicebase.offset_pagination import Page, check_limit, check_offset, known_total
 from snippets.servicebase.sorting import OrderBy, Sort, order_clauses, resolve_order
@@ -53,14 +54,18 @@ class Reads(Generic[ModelT]):
         Raises:
             NotFoundError: there is none.
         """
-        try:
-            values = identity(self.model, key)
-        except ValueError as error:
-            raise InvalidFilterError(f"key of {self.model.__name__}: {error}") from None
+        values = self._identity(key)
         item = None if values is None else await self._get(values, load, strict)
         if item is None:
             raise NotFoundError(self.model, key)
         return item
+
+    def _identity(self, key: object) -> tuple[Any, ...] | None:
+        """Return the values of the key's columns; None for those that no row can have."""
+        try:
+            return identity(self.model, key)
+        except ValueError as error:
+            raise InvalidFilterError(f"key of {self.model.__name__}: {error}") from None
 
     async def _get(self, key: tuple[Any, ...], load: Load, strict: bool) -> ModelT | None:
         if not load and not strict and not self.scope():
@@ -102,8 +107,10 @@ class Reads(Generic[ModelT]):
         if offset:
             statement = statement.offset(offset)
         options = loader_options(self.model, load, strict=strict)
-        result = await self.session.exec(statement.options(*options))
-        return (result.unique() if needs_unique(self.model, load) else result).all()
+        result = await self._send(statement.options(*options))
+        found: Sequence[ModelT]
+        found = (result.unique() if needs_unique(self.model, load) else result).all()
+        return found
 
     async def page(
         self,
@@ -159,8 +166,7 @@ class Reads(Generic[ModelT]):
         """Return the objects with their sort values, and one row more than asked for."""
         statement = place.statement().where(*limits).limit(limit + 1)
         statement = statement.options(*loader_options(self.model, load, strict=strict))
-        parameters = place.parameters()
-        result = await self.session.exec(statement, params=parameters)  # type: ignore[call-overload]
+        result = await self._send(statement, params=place.parameters())
         rows: Sequence[Any]
         rows = (result.unique() if needs_unique(self.model, load) else result).all()
         return rows
@@ -169,13 +175,14 @@ class Reads(Generic[ModelT]):
         """Return how many rows match."""
         statement = select(func.count()).select_from(self.model)
         statement = statement.where(*self._conditions(conditions, filters))
-        return (await self.session.exec(statement)).one()
+        total: int = (await self._send(statement)).one()
+        return total
 
     async def exists(self, *conditions: Condition, **filters: Any) -> bool:
         """Return whether a row matches; the database stops at the first."""
         key = getattr(self.model, shape_of(self.model).key[0])
         statement = select(key).where(*self._conditions(conditions, filters)).limit(1)
-        return (await self.session.exec(statement)).first() is not None
+        return (await self._send(statement)).first() is not None
 
     async def stream(
         self,
@@ -226,8 +233,17 @@ class Reads(Generic[ModelT]):
             .group_by(*groups)
             .order_by(*order_clauses(self.model, tuple(map(Sort, fields)), self._dialect))
         )
-        rows = (await self.session.exec(statement)).all()  # type: ignore[call-overload]
+        rows = (await self._send(statement)).all()
         return aggregates.as_dicts(self.model, fields, compute, rows)
+
+    async def _send(self, statement: Any, **options: Any) -> Any:
+        try:
+            return await self.session.exec(statement, **options)
+        except (StatementError, OverflowError) as error:
+            refused = filter_error(error, self.model)
+            if refused is None:
+                raise
+            raise refused from error
 
     def _conditions(
         self, conditions: Iterable[Condition], filters: Mapping[str, Any]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Index, Table, UniqueConstraint, inspect
+from sqlalchemy import Column, Index, Integer, Table, UniqueConstraint, inspect
 from sqlalchemy.orm import Mapper, RelationshipProperty
 from sqlmodel import SQLModel
 
@@ -36,6 +36,16 @@ def table_of(model: type[SQLModel]) -> Table:
     table = shape_of(model).mapper.local_table
     assert isinstance(table, Table)  # noqa: S101 -- a service works on tables, not on joins
     return table
+
+
+def next_version(model: type[SQLModel]) -> dict[str, Any]:
+    """Return what a statement past the ORM must set, so that a version counts its change too."""
+    mapper = shape_of(model).mapper
+    column, generator = mapper.version_id_col, mapper.version_id_generator
+    if column is None or not callable(generator):  # the server has its own
+        return {}
+    name = mapper.get_property_by_column(column).key
+    return {name: column + 1 if isinstance(column.type, Integer) else generator(None)}
 
 
 def names(known: Mapping[str, object]) -> str:

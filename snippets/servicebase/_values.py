@@ -38,6 +38,11 @@ KINDS: dict[type[TypeEngine[Any]], Kind] = {
 }
 INTEGER_BITS = {sa.SmallInteger: 15, sa.BigInteger: 63}
 LARGEST_FLOAT = Decimal(repr(math.nextafter(math.inf, 0)))
+LARGEST_SCALE = 16383  # PostgreSQL
+# What the strictest database takes where the type says nothing.
+MARIADB_FLOAT = Decimal("3.4e38")
+MARIADB_AUTO_STRING = 255
+MARIADB_TEXT = 65535 // 4  # characters of four bytes
 
 
 def stored_type(column: Column[Any]) -> TypeEngine[Any]:
@@ -98,10 +103,29 @@ def fits(column: Column[Any], value: Any) -> bool:
         value = checked(column, value)
     except ValueError:
         return False
-    if kind_of(column) in {"enum", "json", "binary", "other"} or outside(column, value):
+    kind = kind_of(column)
+    if kind in {"enum", "json", "binary", "interval", "other"} or outside(column, value):
         return False
-    length = getattr(stored_type(column), "length", None)
-    return not isinstance(value, str) or length is None or len(value) <= length
+    if kind == "text":
+        return len(value) <= _shortest(column)
+    return abs(value) <= _smallest_bound(column) if kind in {"decimal", "float"} else True
+
+
+def _shortest(column: Column[Any]) -> int:
+    """Return the characters that every database takes."""
+    type_ = stored_type(column)
+    if isinstance(type_, sa.Text):
+        return MARIADB_TEXT
+    return getattr(type_, "length", None) or MARIADB_AUTO_STRING
+
+
+def _smallest_bound(column: Column[Any]) -> Decimal:
+    """Return the largest number that no database refuses, nor one that it would be rounded to."""
+    type_: Any = stored_type(column)
+    if isinstance(type_, sa.Float):
+        return LARGEST_FLOAT if isinstance(type_, sa.Double) else MARIADB_FLOAT
+    digits, scale = (type_.precision, type_.scale or 0) if type_.precision else (10, 0)
+    return Decimal(10) ** (digits - scale) - Decimal(10) ** -scale
 
 
 def _text(_column: Column[Any], value: Any) -> str:
@@ -124,6 +148,8 @@ def _decimal(_column: Column[Any], value: Any) -> Decimal:
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not number.is_finite():
         raise ValueError("a finite number expected")
+    if number.as_tuple().exponent < -LARGEST_SCALE:  # type: ignore[operator]  # it is finite
+        raise ValueError(f"at most {LARGEST_SCALE} decimal places expected")
     return number
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel, insert, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from snippets.servicebase._shape import names, shape_of, table_of, unique_keys
+from snippets.servicebase._shape import names, next_version, shape_of, table_of, unique_keys
 from snippets.servicebase.errors import ConflictError, InvalidValueError, contained
 
 ModelT = TypeVar("ModelT", bound=SQLModel)
@@ -47,6 +47,18 @@ def _has_default(column: Column[Any]) -> bool:
     return column is generated or column.default is not None or column.server_default is not None
 
 
+def leave_to_generate(model: type[SQLModel], rows: Iterable[Row]) -> set[str]:
+    """Take out a generated key that is None: in one statement for many rows it would be NULL."""
+    column = table_of(model).autoincrement_column
+    if column is None:
+        return set()
+    name = shape_of(model).mapper.get_property_by_column(column).key
+    empty = [row for row in rows if row.get(name, name) is None]
+    for row in empty:
+        del row[name]
+    return {name} if empty else set()
+
+
 async def insert_many(
     session: AsyncSession, model: type[ModelT], rows: Sequence[Row]
 ) -> list[ModelT]:
@@ -56,6 +68,7 @@ async def insert_many(
         WriteError: a row was refused, and none was inserted; what was done before stays.
     """
     loaded: dict[int, ModelT] = {}
+    leave_to_generate(model, rows)
     async with contained(session, model):
         for positions in batches(model, rows):
             part = [rows[position] for position in positions]
@@ -107,16 +120,18 @@ async def upsert_many(
         InvalidValueError: `on` is no unique key, or the rows repeat it or leave it out.
         ConflictError: a row met another unique key, or a row outside the scope.
     """
+    without = leave_to_generate(model, rows)
     _check_on(model, rows, on)
     loaded: dict[int, ModelT] = {}
     async with contained(session, model):
         for positions in batches(model, rows, written):
             part = [rows[position] for position in positions]
-            fields = sorted(set(written[positions[0]]) - set(on))
+            fields = sorted(set(written[positions[0]]) - {*on, *without})
             if missing := set(fields) - part[0].keys():
                 raise InvalidValueError(f"the rows have no {', '.join(sorted(missing))} to update")
             items = await _upsert(session, model, part, on, written=fields, scope=scope)
             loaded.update(zip(positions, items, strict=True))
+        _check_distinct(loaded.values(), on)
     return [loaded[position] for position in range(len(rows))]
 
 
@@ -204,9 +219,12 @@ def _has_other_keys(model: type[SQLModel], on: Sequence[str], row: Row) -> bool:
 
 def _on_update(model: type[SQLModel], written: Sequence[str]) -> dict[str, Any]:
     """Return the values that an UPDATE would set by itself; no upsert does."""
-    values = {}
-    for name, column in shape_of(model).columns.items():
-        if written and column.onupdate is not None and name not in written:
+    if not written:
+        return {}
+    columns = shape_of(model).columns
+    values = {columns[n].name: v for n, v in next_version(model).items() if n not in written}
+    for name, column in columns.items():
+        if column.onupdate is not None and name not in written:
             value: Any = column.onupdate.arg  # type: ignore[attr-defined]
             values[column.name] = value(None) if column.onupdate.is_callable else value
     return values
@@ -241,6 +259,12 @@ def _check_on(model: type[SQLModel], rows: Sequence[Row], on: Sequence[str]) -> 
         raise InvalidValueError(
             f"row {keys.index(key)} and a later one have the same {tuple(on)}: {key!r}"
         )
+
+
+def _check_distinct(items: Collection[SQLModel], on: Sequence[str]) -> None:
+    """Refuse keys that only a collation takes for equal: of two rows one would be lost."""
+    if len(set(map(id, items))) < len(items):
+        raise InvalidValueError(f"two rows have the same {tuple(on)} for the database")
 
 
 def check_fields(model: type[SQLModel], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -20,6 +20,32 @@ from snippets.models.timestamps import utc_now
 from snippets.servicebase.filters import Condition
 from snippets.servicebase.service import CreateT, ServiceBase, UpdateT
 
+SoftT = TypeVar("SoftT", bound=SoftDeleteMixin)
+
+
+class SoftDeleteService(ServiceBase[SoftT, CreateT, UpdateT], Generic[SoftT, CreateT, UpdateT]):
+    """Marks rows instead of deleting them; a marked row does not exist for any other method.
+
+    Its unique values stay taken: `create` and `upsert_many` raise ConflictError for them.
+    """
+
+    def scope(self) -> Sequence[ColumnElement[bool]]:
+        return [col(self.model.deleted_at).is_(None)]
+
+    async def delete(self, key: object) -> None:
+        item = await self._locked(key, key_share=True)
+        soft_delete(item)
+        await self.session.flush()
+
+    async def delete_where(
+        self, *conditions: Condition, everything: bool = False, **filters: Any
+    ) -> int:
+        mark = {"deleted_at": utc_now()}
+        return await self.update_where(*conditions, values=mark, everything=everything, **filters)
+
+
+# Example: scaffold.py leaves out what follows.
+
 
 class Label(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
@@ -68,30 +94,6 @@ def _with_slug(values: dict[str, Any]) -> dict[str, Any]:
     if "title" in values:
         values["slug"] = re.sub(r"\W+", "-", values["title"].lower()).strip("-")
     return values
-
-
-SoftT = TypeVar("SoftT", bound=SoftDeleteMixin)
-
-
-class SoftDeleteService(ServiceBase[SoftT, CreateT, UpdateT], Generic[SoftT, CreateT, UpdateT]):
-    """Marks rows instead of deleting them; a marked row does not exist for any other method.
-
-    Its unique values stay taken: `create` and `upsert_many` raise ConflictError for them.
-    """
-
-    def scope(self) -> Sequence[ColumnElement[bool]]:
-        return [col(self.model.deleted_at).is_(None)]
-
-    async def delete(self, key: object) -> None:
-        item = await self.get(key)
-        soft_delete(item)
-        await self.session.flush()
-
-    async def delete_where(
-        self, *conditions: Condition, everything: bool = False, **filters: Any
-    ) -> int:
-        mark = {"deleted_at": utc_now()}
-        return await self.update_where(*conditions, values=mark, everything=everything, **filters)
 
 
 class Member(SoftDeleteMixin, table=True):

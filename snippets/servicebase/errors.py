@@ -126,6 +126,9 @@ ERRORS: dict[ErrorKind, type[WriteError]] = {
     ErrorKind.TOO_LONG: ValueRangeError,
     ErrorKind.OUT_OF_RANGE: ValueRangeError,
 }
+# PostgreSQL and asyncpg: NUL or a lone surrogate in a text or in JSON, NaN in JSON
+UNREADABLE = {"22000", "22021", "22P02", "22P05"}
+NOT_READ = "a value that the database does not read"
 
 
 def write_error(
@@ -141,10 +144,17 @@ def write_error(
         return ValueRangeError(model)
     if not isinstance(error, DBAPIError):  # the column's type refused the value, or the encoding
         return InvalidValueError(f"{model.__name__}: {getattr(error, 'orig', error)}")
+    return _refusal(error, model, deleting=deleting)
+
+
+def _refusal(error: DBAPIError, model: type[SQLModel], *, deleting: bool) -> ServiceError | None:
     failure = classify(error)
+    if failure.code in UNREADABLE and failure.kind is ErrorKind.OTHER:
+        return InvalidValueError(f"{model.__name__}: {NOT_READ}")
     if failure.kind not in ERRORS:
         return None
-    if deleting and failure.kind is ErrorKind.FOREIGN_KEY:
+    # NOT NULL: a relationship without `passive_deletes` sets the keys of its children to NULL.
+    if deleting and failure.kind in {ErrorKind.FOREIGN_KEY, ErrorKind.NOT_NULL}:
         return StillReferencedError(model, failure.constraint, shape_of(model).key)
     columns = failure.columns or columns_of(model, failure)
     return ERRORS[failure.kind](model, failure.constraint, columns)
@@ -160,6 +170,22 @@ async def translated(model: type[SQLModel], *, deleting: bool = False) -> AsyncI
         if refused is None:
             raise
         raise refused from error
+
+
+def filter_error(
+    error: StatementError | OverflowError, model: type[SQLModel]
+) -> ServiceError | None:
+    """Return what a type or a driver says of a value to look for; None for all else."""
+    said: object = NOT_READ  # a driver's text is none for users
+    if isinstance(error, DBAPIError):
+        failure = classify(error)
+        refused = failure.code in UNREADABLE or failure.kind is ErrorKind.OUT_OF_RANGE
+    elif isinstance(error, StatementError):
+        said = error.orig
+        refused = isinstance(said, ValueError | TypeError | ArithmeticError | LookupError)
+    else:
+        refused = True
+    return InvalidFilterError(f"{model.__name__}: {said}") if refused else None
 
 
 @asynccontextmanager

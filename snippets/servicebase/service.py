@@ -9,17 +9,23 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement
+from sqlalchemy import Column, ColumnElement
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.elements import True_
-from sqlmodel import delete, update
+from sqlmodel import delete, select, update
 
 from snippets.servicebase import bulk
 from snippets.servicebase._guard import insert_is_safe, referred_to, update_is_safe
 from snippets.servicebase._reads import ModelT, Reads
-from snippets.servicebase._shape import shape_of
+from snippets.servicebase._shape import next_version, shape_of
 from snippets.servicebase._sync import forget_deleted, refresh_loaded
-from snippets.servicebase.errors import UnfilteredWriteError, WriteError, contained, translated
+from snippets.servicebase.errors import (
+    NotFoundError,
+    UnfilteredWriteError,
+    WriteError,
+    contained,
+    translated,
+)
 from snippets.servicebase.filters import Condition, where
 
 CreateT = TypeVar("CreateT", bound=BaseModel)
@@ -76,11 +82,11 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
             NotFoundError: there is no such row.
             WriteError: the change was refused; the object is as it was.
         """
-        item = await self.get(key)
         values = self.values_for_update(data)
         bulk.check_fields(self.model, [values])
         if not values:
-            return item
+            return await self.get(key)
+        item = await self._locked(key, key_share=True)
         safe = update_is_safe(self.model, values)
         try:
             async with self._writing(safe=safe):
@@ -110,11 +116,12 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
         limits = self._limits(conditions, filters, everything=everything)
         if not new:
             return 0
+        new = next_version(self.model) | new
         statement = update(self.model).where(*limits).values(new)
         async with self._writing(safe=update_is_safe(self.model, new)):
             changed = await self._run(statement)
         columns = shape_of(self.model).columns.items()
-        touched = [name for name, column in columns if name in new or column.onupdate is not None]
+        touched = [name for name, column in columns if name in new or _follows(column)]
         await refresh_loaded(self.session, self.model, touched)
         return changed
 
@@ -154,7 +161,7 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
             NotFoundError: there is no such row.
             StillReferencedError: another row refers to it.
         """
-        item = await self.get(key)
+        item = await self._locked(key)
         async with self._deleting():
             await self.session.delete(item)
             await self.session.flush()
@@ -173,6 +180,46 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
             deleted = await self._run(delete(self.model).where(*limits))
         await forget_deleted(self.session, self.model)
         return deleted
+
+    async def _locked(self, key: object, *, key_share: bool = False) -> ModelT:
+        """Return the row as it is now; nobody else changes or deletes it before we do.
+
+        A model with a version has that instead: to read anew would hide what the caller missed.
+        """
+        if shape_of(self.model).mapper.version_id_col is not None:
+            return await self.get(key)
+        values = self._identity(key)
+        if any((self.session.new, self.session.dirty, self.session.deleted)):
+            await self.session.flush()  # or what is read would replace it
+        item = None if values is None else await self._read_locked(values, key_share)
+        if item is None:
+            raise NotFoundError(self.model, key)
+        return item
+
+    async def _read_locked(self, key: tuple[Any, ...], key_share: bool) -> ModelT | None:
+        identity = self.session.sync_session.identity_key(self.model, key)
+        loaded: ModelT | None = self.session.identity_map.get(identity)
+        lock = {"of": self.model, "key_share": key_share}
+        if self.scope():
+            columns = shape_of(self.model).mapper.primary_key
+            same = (column == value for column, value in zip(columns, key, strict=True))
+            statement = select(self.model).where(*same, *self.scope())
+            statement = statement.with_for_update(of=self.model, key_share=key_share)
+            # It may be loaded under another spelling of its key, which a collation finds.
+            options = {"populate_existing": loaded is None}
+            result = await self.session.exec(statement, execution_options=options)
+            found = result.unique().one_or_none()
+            if found is None or loaded is None:
+                return found
+        elif loaded is None:
+            return await self.session.get(
+                self.model, key, with_for_update=lock, populate_existing=True
+            )
+        try:  # the columns alone: relationships stay loaded
+            await self.session.refresh(loaded, shape_of(self.model).columns, lock)
+        except InvalidRequestError:  # the row is gone
+            return None
+        return loaded
 
     def _limits(
         self, conditions: Iterable[Condition], filters: Mapping[str, Any], *, everything: bool
@@ -196,6 +243,11 @@ class ServiceBase(Reads[ModelT], Generic[ModelT, CreateT, UpdateT]):
         if referred_to(self.model):
             return contained(self.session, self.model, deleting=True)
         return translated(self.model, deleting=True)
+
+
+def _follows(column: Column[Any]) -> bool:
+    """Return whether an UPDATE of others changes this column."""
+    return column.onupdate is not None or column.computed is not None
 
 
 def _set_fields(item: BaseModel, row: Mapping[str, Any]) -> Collection[str]:

@@ -1,10 +1,13 @@
 import asyncio
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
+from uuid import uuid4
 
 import pymysql
 import pytest
+from packaging.version import Version
 from sqlalchemy import (
     CheckConstraint,
     ForeignKeyConstraint,
@@ -25,6 +28,7 @@ from snippets.async_operations.errors import (
     is_retryable,
 )
 from snippets.database_setup.engine import engine_for
+from snippets.production_patterns.retries import _is_transient
 
 
 class Boiler(SQLModel, table=True):
@@ -119,6 +123,20 @@ async def test_a_value_that_looks_like_a_message_does_not_mislead(
     assert found[0].kind is ErrorKind.UNIQUE
     assert found[0].constraint in {"uq_gauge_serial", None}
     assert found[0].columns in {("serial", "plant"), ()}
+
+
+@pytest.mark.only_on("mysql", reason="about its driver")
+async def test_the_errno_decides_though_newer_drivers_have_a_sqlstate_too(
+    engine: AsyncEngine,
+) -> None:
+    without_serial = text("INSERT INTO gauge (serial, plant, bar) VALUES (NULL, 'x', 1)")
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as caught:
+            await connection.execute(without_serial)
+
+    state = getattr(caught.value.orig, "sqlstate", None)
+    assert state == ("23000" if Version(version("pymysql")) >= Version("1.2") else None)
+    assert classify(caught.value).code == 1048
 
 
 async def test_a_repeated_primary_key_is_a_unique_conflict(
@@ -468,6 +486,28 @@ async def test_a_server_that_refuses_is_a_lost_connection_but_bare_on_asyncpg(
             assert is_retryable(error)
 
 
+@pytest.mark.only_on("postgresql", reason="its roles have a limit that the others do not feel")
+async def test_too_many_connections_are_worth_another_try(engine: AsyncEngine) -> None:
+    role = f"full_{uuid4().hex}"
+    create = f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 0"
+    full = create_async_engine(engine.url.set(username=role, password=role))
+    async with engine.begin() as connection:
+        await connection.execute(text(create))
+    try:
+        with pytest.raises(Exception, match="too many connections for role") as caught:
+            async with full.connect():
+                pass
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP ROLE {role}"))
+
+    error = caught.value
+    assert _is_transient(error)  # for `run_with_retries`, which knows asyncpg's own as well
+    if isinstance(error, DBAPIError):  # from SQLAlchemy 2.1 on
+        assert classify(error).code == "53300"
+        assert is_retryable(error)
+
+
 @pytest.mark.only_on("postgresql", reason="asyncpg keeps plans, and so sees old ones")
 async def test_a_plan_from_before_a_migration_is_retryable(engine: AsyncEngine) -> None:
     async with engine.connect() as connection, engine.connect() as migration:
@@ -493,6 +533,8 @@ async def test_a_plan_from_before_a_migration_is_retryable(engine: AsyncEngine) 
         (3819, "Violation", (ErrorKind.CHECK, None, None, ())),
         (1451, "Cannot delete", (ErrorKind.FOREIGN_KEY, None, None, ())),
         (1690, "BIGINT value is out of range in '…'", (ErrorKind.OUT_OF_RANGE, None, None, ())),
+        (1040, "Too many connections", (ErrorKind.CONNECTION_LOST, None, None, ())),
+        (1203, "User app already has more", (ErrorKind.CONNECTION_LOST, None, None, ())),
         (3572, "NOWAIT is set.", (ErrorKind.LOCK_TIMEOUT, None, None, ())),
         (3024, "Query execution was interrupted", (ErrorKind.STATEMENT_TIMEOUT, None, None, ())),
     ],

@@ -1,15 +1,18 @@
 import asyncio
 
 import pytest
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from snippets.async_operations.errors import classify, is_retryable
-from snippets.async_operations.isolation import isolated_scope, withdraw_from_owner
-from snippets.async_operations.transactions import Account, AccountError
-from snippets.database_setup.session import session_scope
+from snippets.async_operations.errors import ErrorKind, classify, is_retryable
+from snippets.async_operations.isolation import isolated_scope
+from snippets.async_operations.transactions import Account, AccountError, withdraw_from_owner
+from snippets.database_setup.engine import engine_for
+from snippets.database_setup.session import session_factory, session_scope
+from snippets.database_setup.sqlite_pragmas import begin_immediate
 
 TABLES = [Account]
 Factory = async_sessionmaker[AsyncSession]
@@ -110,6 +113,25 @@ async def test_the_level_ends_with_the_transaction(factory: Factory) -> None:
         assert await (await session.connection()).get_isolation_level() == "SERIALIZABLE"
 
     assert await level() == before != "SERIALIZABLE"
+
+
+async def test_sqlites_write_lock_can_be_taken_in_the_scope(
+    factory: Factory, database_url: URL
+) -> None:
+    impatient = engine_for(database_url, lock_timeout=0.1)
+    async with isolated_scope(factory, "SERIALIZABLE") as session:
+        await begin_immediate(session)
+        if impatient.dialect.name == "sqlite":
+            async with session_factory(impatient)() as other:
+                with pytest.raises(DBAPIError) as caught:
+                    await begin_immediate(other)
+            assert classify(caught.value).kind is ErrorKind.LOCK_TIMEOUT
+        assert await (await session.connection()).get_isolation_level() == "SERIALIZABLE"
+        await session.exec(update(Account).values(balance_cents=0))
+    await impatient.dispose()
+
+    async with factory() as session:
+        assert await total(session) == 0
 
 
 async def test_a_level_that_is_set_late_is_ignored_with_a_warning(session: AsyncSession) -> None:

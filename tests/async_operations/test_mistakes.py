@@ -92,13 +92,15 @@ async def test_carry_on_after_a_failed_flush(session: AsyncSession) -> None:
         await mistakes.carry_on_after_a_failed_flush(session, StockItem(code="bolt"))
 
 
-async def both(work: Callable[[], Awaitable[None]]) -> list[BaseException]:
+async def both(engine: AsyncEngine, work: Callable[[], Awaitable[None]]) -> list[BaseException]:
+    async with engine.connect(), engine.connect():
+        pass  # both find an open connection, or one may be done before the other has looked
     results = await asyncio.gather(work(), work(), return_exceptions=True)
     return [result for result in results if isinstance(result, BaseException)]
 
 
 async def test_read_then_insert(engine: AsyncEngine, factory: Factory) -> None:
-    (error,) = await both(lambda: mistakes.read_then_insert(factory, "bolt"))
+    (error,) = await both(engine, lambda: mistakes.read_then_insert(factory, "bolt"))
 
     assert isinstance(error, DBAPIError)
     expected = {
@@ -114,7 +116,7 @@ async def test_lost_update(engine: AsyncEngine, factory: Factory) -> None:
     async with session_scope(factory) as session:
         session.add(Account(id=1, owner="Ada", balance_cents=100))
 
-    errors = await both(lambda: mistakes.lost_update(factory, 1))
+    errors = await both(engine, lambda: mistakes.lost_update(factory, 1))
 
     async with factory() as session:
         assert (await session.exec(select(Account.balance_cents))).one() == 110

@@ -1,10 +1,17 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import select
+from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.errors import ErrorKind
-from snippets.async_operations.savepoints import Payment, add_unless_refused, import_payments
+from snippets.async_operations.savepoints import add_all_unless_refused, add_unless_refused
+
+
+class Payment(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    reference: str = Field(max_length=20, unique=True)
+    cents: int
+
 
 TABLES = [Payment]
 
@@ -17,7 +24,7 @@ async def test_refused_payments_are_reported_and_the_others_saved(session: Async
         Payment(reference="b", cents=4),
     ]
 
-    refused = await import_payments(session, rows)
+    refused = await add_all_unless_refused(session, rows)
     await session.commit()
 
     assert [(payment.cents, failure.kind) for payment, failure in refused] == [
@@ -42,10 +49,10 @@ async def test_a_value_that_is_too_long_is_the_fault_of_its_row(session: AsyncSe
 async def test_what_was_added_before_stays_also_when_the_savepoint_comes_first(
     session: AsyncSession,
 ) -> None:
-    await import_payments(session, [Payment(reference="a", cents=1)])
+    await add_all_unless_refused(session, [Payment(reference="a", cents=1)])
     await session.commit()
 
-    await import_payments(session, [Payment(reference="b", cents=2)])
+    await add_all_unless_refused(session, [Payment(reference="b", cents=2)])
     await session.rollback()
 
     assert (await session.exec(select(Payment.reference))).all() == ["a"]
@@ -57,3 +64,12 @@ async def test_an_error_that_is_not_of_the_row_is_raised(session: AsyncSession) 
 
     with pytest.raises(DBAPIError):
         await add_unless_refused(session, Payment(reference="a", cents=1))
+
+
+async def test_an_earlier_row_is_not_blamed_on_this_one(session: AsyncSession) -> None:
+    await add_unless_refused(session, Payment(reference="a", cents=1))
+    await session.commit()
+    session.add(Payment(reference="a", cents=2))  # not flushed yet
+
+    with pytest.raises(DBAPIError):
+        await add_unless_refused(session, Payment(reference="good", cents=3))

@@ -9,10 +9,10 @@ from servers import Server
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
-from snippets.database_setup.engine import engine_for, engine_from_settings
-from snippets.database_setup.settings import DatabaseSettings
+from snippets.database_setup.engine import engine_for
+from snippets.database_setup.settings import DatabaseSettings, engine_from_settings
 
 
 async def scalar(engine: AsyncEngine, statement: str) -> Any:
@@ -46,6 +46,20 @@ async def test_a_memory_database_is_one_connection() -> None:
     assert isinstance(engine.pool, StaticPool)
     assert await scalar(engine, "PRAGMA foreign_keys") == 1
     await engine.dispose()
+
+
+async def test_a_pool_of_another_class_keeps_its_sizes_if_it_has_any(database_url: URL) -> None:
+    sized = engine_for(database_url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+    shared = engine_for("sqlite://", poolclass=AsyncAdaptedQueuePool, pool_size=2)
+    none = engine_for(database_url, poolclass=NullPool, pool_size=1)
+    usual = engine_for(database_url, poolclass=None, pool_size=3)
+
+    assert (sized.pool.size(), sized.pool._max_overflow) == (1, 0)
+    assert shared.pool.size() == 2
+    assert usual.pool.size() == 3
+    assert isinstance(none.pool, NullPool)
+    for engine in (sized, shared, none, usual):
+        await engine.dispose()
 
 
 async def test_given_options_win(database_url: URL) -> None:

@@ -52,7 +52,7 @@ def test_a_second_loop_works_once_the_old_connections_are_forgotten(database_url
 
 # A process of its own: forking one that has threads (aiosqlite, coverage) may deadlock.
 FORK_PROGRAM = """
-import asyncio, os, sys
+import asyncio, gc, os, sys
 from sqlalchemy import text
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.event_loops import forget_inherited_connections
@@ -63,6 +63,7 @@ async def answer():
 
 async def work_in_child():
     await forget_inherited_connections(engine)
+    gc.collect()
     assert await answer() == 1
     await engine.dispose()
 

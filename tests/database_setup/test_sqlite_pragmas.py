@@ -15,17 +15,17 @@ from snippets.database_setup.session import session_factory
 from snippets.database_setup.sqlite_pragmas import begin_immediate
 
 
-class Folder(SQLModel, table=True):
+class Binder(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     name: str
 
 
 class Paper(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
-    folder_id: int = Field(foreign_key="folder.id")
+    binder_id: int = Field(foreign_key="binder.id")
 
 
-TABLES = [Folder, Paper]
+TABLES = [Binder, Paper]
 Factory = async_sessionmaker[AsyncSession]
 sqlite_only = pytest.mark.only_on("sqlite", reason="the pragmas are SQLite's")
 ENDLESS = (
@@ -36,7 +36,7 @@ ENDLESS = (
 
 async def names(factory: Factory) -> list[str]:
     async with factory() as session:
-        return sorted((await session.exec(select(Folder.name))).all())
+        return sorted((await session.exec(select(Binder.name))).all())
 
 
 @sqlite_only
@@ -51,7 +51,7 @@ async def test_a_file_is_in_wal_mode_with_foreign_keys_on(engine: AsyncEngine) -
 
 
 async def test_foreign_keys_are_enforced(session: AsyncSession) -> None:
-    session.add(Paper(folder_id=404))
+    session.add(Paper(binder_id=404))
 
     with pytest.raises(IntegrityError):
         await session.flush()
@@ -60,7 +60,7 @@ async def test_foreign_keys_are_enforced(session: AsyncSession) -> None:
 async def test_a_savepoint_that_comes_first_is_undone_by_the_rollback(factory: Factory) -> None:
     async with factory() as session:
         async with session.begin_nested():
-            session.add(Folder(name="inside"))
+            session.add(Binder(name="inside"))
         await session.rollback()
 
     assert await names(factory) == []
@@ -68,9 +68,9 @@ async def test_a_savepoint_that_comes_first_is_undone_by_the_rollback(factory: F
 
 async def test_a_savepoint_alone_can_be_undone(factory: Factory) -> None:
     async with factory() as session:
-        session.add(Folder(name="before"))
+        session.add(Binder(name="before"))
         nested = await session.begin_nested()
-        session.add(Folder(name="inside"))
+        session.add(Binder(name="inside"))
         await session.flush()
         await nested.rollback()
         await session.commit()
@@ -81,10 +81,10 @@ async def test_a_savepoint_alone_can_be_undone(factory: Factory) -> None:
 @sqlite_only
 async def test_a_reader_is_not_blocked_by_a_writer(factory: Factory) -> None:
     async with factory() as writer, factory() as reader:
-        writer.add(Folder(name="new"))
+        writer.add(Binder(name="new"))
         await writer.flush()
 
-        assert (await reader.exec(select(Folder))).all() == []
+        assert (await reader.exec(select(Binder))).all() == []
 
 
 async def test_transactions_that_read_then_write_all_succeed_when_they_begin_immediate(
@@ -93,8 +93,8 @@ async def test_transactions_that_read_then_write_all_succeed_when_they_begin_imm
     async def append() -> None:
         async with factory() as session:
             await begin_immediate(session)
-            count = len((await session.exec(select(Folder))).all())
-            session.add(Folder(name=f"after {count} or more"))
+            count = len((await session.exec(select(Binder))).all())
+            session.add(Binder(name=f"after {count} or more"))
             await session.commit()
 
     await asyncio.gather(*(append() for _ in range(5)))
@@ -108,7 +108,7 @@ async def test_an_engine_can_begin_immediate_for_all_its_sessions(engine: AsyncE
     impatient = engine_for(engine.url, lock_timeout=0.05)
 
     async with writers() as first, impatient.connect() as second:
-        await first.exec(select(Folder))
+        await first.exec(select(Binder))
         await second.execution_options(sqlite_begin="IMMEDIATE")
         with pytest.raises(OperationalError, match="database is locked"):
             await second.execute(text("SELECT 1"))
@@ -122,9 +122,9 @@ async def test_autocommit_is_still_autocommit(engine: AsyncEngine) -> None:
     async with autocommit.connect() as connection:
         await connection.execute(text("VACUUM"))  # refused within a transaction
     async with engine.connect() as connection:
-        await connection.execute(text("INSERT INTO folder (name) VALUES ('lost')"))
+        await connection.execute(text("INSERT INTO binder (name) VALUES ('lost')"))
         await connection.rollback()
-        assert await connection.scalar(text("SELECT COUNT(*) FROM folder")) == 0
+        assert await connection.scalar(text("SELECT COUNT(*) FROM binder")) == 0
 
 
 @sqlite_only
@@ -139,18 +139,18 @@ async def test_an_unknown_begin_mode_is_refused(engine: AsyncEngine) -> None:
 async def test_a_cancelled_statement_stops_and_frees_its_lock(server: Server) -> None:
     engine = engine_for(server.url, lock_timeout=0.05)
     async with engine.begin() as connection:
-        await connection.run_sync(SQLModel.metadata.create_all, tables=[Folder.__table__])
+        await connection.run_sync(SQLModel.metadata.create_all, tables=[Binder.__table__])
     factory = session_factory(engine)
 
     # A traceback keeps the cursor alive, and a connection closed with a live cursor keeps its lock.
     with pytest.raises(TimeoutError) as _kept_alive:
         async with asyncio.timeout(0.1), factory() as session:
-            session.add(Folder(name="lost"))
+            session.add(Binder(name="lost"))
             await session.flush()
             await session.exec(text(ENDLESS))
 
     async with factory() as session:  # would be "database is locked" while the statement runs
-        session.add(Folder(name="next"))
+        session.add(Binder(name="next"))
         await session.commit()
     assert await names(factory) == ["next"]
     await engine.dispose()

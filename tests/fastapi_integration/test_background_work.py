@@ -61,12 +61,18 @@ async def test_work_that_fails_is_logged(
     assert len(await bookings(app)) == 1
 
 
-async def talk(app: FastAPI, *texts: str) -> tuple[list[Any], list[int]]:
-    """Send texts over a websocket; return the answers, and the connections in use at each."""
+async def talk(
+    app: FastAPI, *texts: str | bytes, answers_read: int = 100
+) -> tuple[list[Any], list[int]]:
+    """Send frames over a websocket; return the answers, and the connections in use at each.
+
+    The code with which the server closes it counts as an answer. Who has read
+    `answers_read` of them is gone: servers raise OSError when they send the next.
+    """
     incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     for message in (
         {"type": "websocket.connect"},
-        *({"type": "websocket.receive", "text": text} for text in texts),
+        *map(frame, texts),
         {"type": "websocket.disconnect", "code": 1000},
     ):
         incoming.put_nowait(message)
@@ -75,7 +81,11 @@ async def talk(app: FastAPI, *texts: str) -> tuple[list[Any], list[int]]:
     async def send(message: Any) -> None:
         in_use.append(app.state.engine.pool.checkedout())
         if message["type"] == "websocket.send":
+            if len(answers) == answers_read:
+                raise OSError
             answers.append(json.loads(message["text"]))
+        if message["type"] == "websocket.close":
+            answers.append(message["code"])
 
     scope = {
         "type": "websocket",
@@ -89,6 +99,18 @@ async def talk(app: FastAPI, *texts: str) -> tuple[list[Any], list[int]]:
     return answers, in_use
 
 
+def frame(content: str | bytes) -> dict[str, Any]:
+    return {"type": "websocket.receive", "text" if isinstance(content, str) else "bytes": content}
+
+
+async def test_a_binary_frame_closes_the_socket(
+    client: AsyncClient, app: FastAPI, screening: int
+) -> None:
+    answers, _ = await talk(app, str(screening), b"\xff", str(screening))
+
+    assert answers == [10, 1003]  # unsupported data, and no 1011 for an error of the server
+
+
 async def test_a_socket_answers_and_holds_no_connection(
     client: AsyncClient, app: FastAPI, screening: int
 ) -> None:
@@ -96,6 +118,15 @@ async def test_a_socket_answers_and_holds_no_connection(
 
     assert answers == [10, None, 10]
     assert set(in_use) == {0}
+
+
+async def test_a_client_that_left_before_its_answer_is_no_error(
+    client: AsyncClient, app: FastAPI, screening: int
+) -> None:
+    answers, _ = await talk(app, *[str(screening)] * 3, answers_read=1)
+
+    assert answers == [10]
+    assert app.state.engine.pool.checkedout() == 0
 
 
 async def test_a_socket_sees_what_was_committed_meanwhile(

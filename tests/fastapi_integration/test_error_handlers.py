@@ -1,20 +1,32 @@
 import asyncio
 import json
+import socket
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
-from fastapi import APIRouter
-from httpx import AsyncClient
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi.responses import PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+from httpx import AsyncClient, Response
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from snippets.database_setup.settings import DatabaseSettings
+from snippets.database_setup.urls import with_password
 from snippets.fastapi_integration import app as app_module
+from snippets.fastapi_integration import error_handlers
 from snippets.fastapi_integration._cinema import Booking, Film, FilmService, Screening
 from snippets.fastapi_integration.dependencies import SessionDep
 from snippets.fastapi_integration.error_handlers import (
+    add_error_handlers,
     database_problem,
+    documented,
     problem,
     service_problem,
     status_of,
@@ -186,6 +198,70 @@ async def test_a_method_that_is_not_allowed_hears_which_are(client: AsyncClient)
     assert answer.headers["allow"] == "DELETE, GET, PATCH"
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/docs", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/metrics", "GET, HEAD"),
+        ("/hidden", "GET"),
+        ("/half-hidden", "GET, PATCH"),
+    ],
+)
+async def test_a_path_that_openapi_does_not_show_keeps_its_own_methods(
+    path: str, allowed: str
+) -> None:
+    answer = await plain_app_answers("POST", path)
+
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == allowed
+
+
+async def test_static_files_can_not_be_posted() -> None:
+    """Which methods they allow, newer versions of Starlette say."""
+    assert_problem(await plain_app_answers("POST", "/static/test_app.py"), 405)
+
+
+@pytest.mark.parametrize("status", [103, 204, 304])
+async def test_a_status_that_has_no_body_gets_none(status: int) -> None:
+    answer = await plain_app_answers("GET", f"/status/{status}")
+
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert answer.headers["etag"] == "x"
+    assert "content-type" not in answer.headers
+    assert "content-length" not in answer.headers
+
+
+async def test_a_status_that_nobody_registered_is_sent_as_it_is() -> None:
+    body = assert_problem(await plain_app_answers("GET", "/status/499"), 499)
+
+    assert (body["title"], body["detail"]) == ("Error", "why")
+    assert documented(499)[499]["description"] == "Error"
+
+
+async def plain_app_answers(method: str, path: str) -> Response:
+    """Ask an application that has what only some of its users have."""
+    app = FastAPI()
+    add_error_handlers(app)
+
+    @app.get("/hidden", include_in_schema=False)
+    @app.patch("/half-hidden")
+    @app.get("/half-hidden", include_in_schema=False)
+    async def hidden() -> None: ...
+
+    @app.get("/status/{status}")
+    async def answer(status: int) -> None:
+        raise HTTPException(status, "why", headers={"ETag": "x"})
+
+    async def metrics(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    app.add_route("/metrics", metrics, methods=["GET"])
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent))
+    async with running_client(app) as client:
+        return await client.request(method, path)
+
+
 @pytest.mark.parametrize("path", ["/broken-sql", "/broken"])
 async def test_an_unexpected_error_shows_nothing(client: AsyncClient, path: str) -> None:
     assert assert_problem(await client.get(path), 500)["detail"] == "internal error"
@@ -237,6 +313,77 @@ async def test_an_exhausted_pool_asks_to_come_again(
     assert answer.headers["retry-after"] == "1"
 
 
+@pytest.mark.only_on("postgresql", reason="SQLAlchemy 2.0 does not wrap what asyncpg raises")
+async def test_a_server_with_too_many_connections_asks_to_come_again(
+    settings: DatabaseSettings, engine: AsyncEngine
+) -> None:
+    role = f"r{uuid.uuid4().hex[:20]}"
+    url = engine.url.set(username=role, password=role)
+    async with engine.connect() as connection:
+        admin = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        limited = f"CREATE ROLE {role} LOGIN PASSWORD '{role}' CONNECTION LIMIT 0"
+        await admin.execute(text(limited))
+        try:
+            secret = SecretStr(with_password(url))
+            app = app_module.create_app(settings.model_copy(update={"url": secret}))
+            async with running_client(app) as client:
+                answer = await client.get("/films")
+        finally:
+            await admin.execute(text(f"DROP ROLE {role}"))
+
+    assert_problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (asyncpg.TooManyConnectionsError("secret"), 503),
+        (asyncpg.ConnectionDoesNotExistError("secret"), 503),
+        (asyncpg.CannotConnectNowError("secret"), 503),
+        (asyncpg.InterfaceError("secret"), 503),
+        (asyncpg.exceptions.TargetServerAttributeNotMatched("secret"), 503),
+        (asyncpg.InvalidPasswordError("secret"), 500),
+        (asyncpg.InvalidCatalogNameError("secret"), 500),
+    ],
+)
+async def test_what_asyncpg_raises_while_connecting(error: Exception, status: int) -> None:
+    assert_problem(await answer_to(error), status)
+
+
+async def answer_to(error: Exception) -> Response:
+    app = FastAPI()
+    add_error_handlers(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise error
+
+    async with running_client(app) as client:
+        return await client.get("/")
+
+
+async def test_without_asyncpg_none_of_its_errors_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(error_handlers, "find_spec", lambda _name: None)
+
+    assert_problem(await answer_to(asyncpg.TooManyConnectionsError("secret")), 500)
+
+
+@pytest.mark.parametrize("driver", ["postgresql+asyncpg", "postgresql+psycopg", "mysql+aiomysql"])
+async def test_a_server_that_is_down_asks_to_come_again(driver: str) -> None:
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        url = SecretStr(f"{driver}://ann@127.0.0.1:{nobody.getsockname()[1]}/none")
+        app = app_module.create_app(DatabaseSettings(url=url))
+        async with running_client(app) as client:
+            answer = await client.get("/films")
+
+    assert_problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+
+
 async def test_a_lock_that_does_not_come_asks_to_come_again(
     settings: DatabaseSettings, engine: object
 ) -> None:
@@ -259,6 +406,17 @@ def test_a_database_error_that_will_not_pass_is_not_asked_again() -> None:
 
     assert answer.status_code == 500
     assert json.loads(answer.body)["detail"] == "internal error"
+
+
+class SoldOutError(ConflictError):
+    reason = "is sold out"
+
+
+async def test_an_own_conflict_names_its_fields() -> None:
+    body = assert_problem(await answer_to(SoldOutError(Screening, columns=["seats_left"])), 409)
+
+    assert body["detail"] == "Screening is sold out"
+    assert body["errors"] == [{"field": "seats_left", "message": "is sold out"}]
 
 
 @pytest.mark.parametrize(

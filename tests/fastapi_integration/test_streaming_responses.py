@@ -4,11 +4,15 @@ import json
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy.orm import joinedload, selectinload
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import Message
 
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
-from snippets.fastapi_integration.streaming_responses import film_lines
+from snippets.fastapi_integration._film_export import film_lines
+from snippets.fastapi_integration.streaming_responses import batches_by_key
+from snippets.models.keys import StockLevel
 
 TABLES = [Film, Screening, Booking]
 
@@ -40,11 +44,46 @@ async def test_no_connection_is_held_while_a_batch_is_sent(
     await add_films(client, 5)
 
     batches, in_use = 0, set()
-    async for _ in film_lines(app.state.reading_factory, batch=2):
+    async for _ in film_lines(app.state.reading_factory, size=2):
         batches += 1
         in_use.add(app.state.engine.pool.checkedout())
 
     assert (batches, in_use) == (3, {0})
+
+
+async def test_conditions_narrow_the_batches(client: AsyncClient, app: FastAPI) -> None:
+    await add_films(client, 6)
+    factory = app.state.reading_factory
+
+    some = [
+        [film.title for film in films]
+        async for films in batches_by_key(factory, Film, col(Film.title) != "Film 1", size=3)
+    ]
+    none = [films async for films in batches_by_key(factory, Film, col(Film.year) == 1)]
+
+    assert some == [["Film 0", "Film 2", "Film 3"], ["Film 4", "Film 5"]]
+    assert none == []
+
+
+async def test_batches_come_with_what_the_body_shows(
+    client: AsyncClient, app: FastAPI, screening: int
+) -> None:
+    for load in (selectinload, joinedload):
+        async for films in batches_by_key(
+            app.state.reading_factory, Film, options=[load(Film.screenings)]
+        ):
+            assert [[each.id for each in film.screenings] for film in films] == [[screening]]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+async def test_a_batch_has_rows(client: AsyncClient, app: FastAPI, size: int) -> None:
+    with pytest.raises(ValueError, match=f"size={size}: use a positive number"):
+        await anext(batches_by_key(app.state.reading_factory, Film, size=size))
+
+
+async def test_a_key_of_several_columns_is_refused(client: AsyncClient, app: FastAPI) -> None:
+    with pytest.raises(ValueError, match="StockLevel has several columns"):
+        await anext(batches_by_key(app.state.reading_factory, StockLevel))
 
 
 async def test_a_client_that_leaves_keeps_no_connection(client: AsyncClient, app: FastAPI) -> None:

@@ -3,11 +3,13 @@ import asyncio
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
 from snippets.fastapi_integration.dependencies import get_factory
-from snippets.fastapi_integration.testing import rolled_back, running_client
+from snippets.fastapi_integration.testing import rolled_back, rolled_back_sessions, running_client
 
 TABLES = [Film, Screening, Booking]
 METROPOLIS = {"title": "Metropolis", "year": 1927}
@@ -96,3 +98,21 @@ async def test_requests_may_run_in_parallel_without_rollback(client: AsyncClient
 
     assert {answer.status_code for answer in answers} == {201}
     assert (await client.get("/films")).json()["total"] == 20
+
+
+async def test_sessions_without_an_application_are_rolled_back_also_after_an_error(
+    engine: AsyncEngine, factory: async_sessionmaker[AsyncSession]
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with rolled_back_sessions(engine) as undone:
+            async with undone() as session:
+                session.add(Film(title="M", year=1931))
+                await session.commit()
+            async with undone() as session:
+                assert (await session.exec(select(Film.title))).all() == ["M"]
+                await session.rollback()
+                assert (await session.exec(select(Film.title))).all() == ["M"]
+            raise ZeroDivisionError
+
+    async with factory() as session:
+        assert (await session.exec(select(Film.title))).all() == []

@@ -78,6 +78,16 @@ async def test_a_key_belongs_to_one_request(
     assert await state(app) == (6, [4])
 
 
+async def test_keys_that_differ_in_case_are_two_requests(
+    client: AsyncClient, app: FastAPI, screening: int
+) -> None:
+    first = await book(client, screening, 2, "Zk3-abc")
+    second = await book(client, screening, 2, "ZK3-abc")
+
+    assert first.json()["id"] != second.json()["id"]
+    assert await state(app) == (6, [2, 2])
+
+
 async def test_parallel_requests_with_one_key_book_once(
     client: AsyncClient, app: FastAPI, screening: int
 ) -> None:

@@ -77,6 +77,50 @@ async def test_a_column_with_an_enum_can_be_taken_back(project: Project) -> None
     assert await project.rows("SELECT kind, ice FROM hull") == [("FERRY", None)]
 
 
+def ice(name: str = "ice") -> sa.Column[Any]:
+    return sa.Column(name, sa.Enum("it's A", "B", name="IceClass"))  # a name that must be quoted
+
+
+async def test_an_enum_that_several_tables_have_is_made_and_dropped_once(
+    project: Project,
+) -> None:
+    second = models(ice(), ice("paint"))
+    sa.Table("tug", second, sa.Column("id", sa.Integer, primary_key=True), ice())
+    project.config.attributes["metadata"] = second
+    text = await generate(project, "second")
+    await project.upgrade()
+    third = models(ice(), ice("paint"), ice("hose"))
+    for name in ("tug", "pilot"):
+        sa.Table(name, third, sa.Column("id", sa.Integer, primary_key=True), ice())
+    project.config.attributes["metadata"] = third
+    await generate(project, "third")
+    await project.upgrade()
+    await project.execute("UPDATE hull SET ice = 'B', hose = 'B'")
+
+    await project.downgrade()  # the type stays: other columns have it
+    assert await project.rows("SELECT ice FROM hull") == [("B",)]
+    await project.downgrade("first")
+    await project.upgrade()
+
+    assert await differences(project, third) == ""
+    made = 1 if project.url.get_backend_name() == "postgresql" else 0
+    assert (text.count("CREATE TYPE"), text.count("DROP TYPE")) == (made, made)
+
+
+@pytest.mark.only_on("postgresql", reason="only there an enum is a type of its own")
+async def test_a_dropped_table_comes_back_with_the_type_that_it_left(project: Project) -> None:
+    second = models()
+    second.remove(second.tables["hull"])
+    project.config.attributes["metadata"] = second
+    project.config.cmd_opts = Namespace(x=["drop=yes"])
+    await generate(project, "second")
+    await project.upgrade()
+
+    await project.downgrade()
+
+    assert "kind" in await project.columns("hull")
+
+
 async def test_a_rename_is_not_written_as_a_loss(project: Project) -> None:
     metadata = models(sa.Column("floors", sa.Integer))
     table = metadata.tables["hull"]

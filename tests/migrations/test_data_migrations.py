@@ -1,3 +1,10 @@
+import importlib.util
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
@@ -8,6 +15,7 @@ from statements import StatementLog
 
 from snippets.migrations.data_migrations import (
     OfflineError,
+    UnchangedRowError,
     rewrite_in_batches,
     update_in_batches,
 )
@@ -144,6 +152,118 @@ async def test_a_row_that_changed_meanwhile_is_left_alone(
     assert changed == len(KEYS) - 1
     found = await project.rows("SELECT port, country FROM premium WHERE id = 1")
     assert found == [("FR-Brest", None)]
+
+
+async def test_keys_may_be_uuids(project: Project) -> None:
+    kind = sa.Uuid(native_uuid=project.url.get_backend_name() == "postgresql")
+    name = f"sa.Uuid(native_uuid={kind.native_uuid})"
+    project.revision(
+        "tables",
+        f'op.create_table("cover", sa.Column("id", {name}, primary_key=True),'
+        ' sa.Column("done", sa.Integer))',
+    )
+    rows = f'rows = sa.table("cover", sa.column("id", {name}), sa.column("done")).c'
+    project.revision(
+        "done",
+        'update_in_batches(op, rows.id, rows.done.is_(None), {"done": 1}, size=2)',
+        imports=f"{IMPORTS}\n{rows}",
+    )
+    await project.upgrade("tables")
+    cover = sa.table("cover", sa.column("id", kind))
+    await project.execute(*(sa.insert(cover).values(id=uuid.uuid4()) for _ in range(5)))
+
+    await project.upgrade()
+
+    assert await project.rows("SELECT done FROM cover") == [(1,)] * 5
+
+
+class Facts(sa.types.TypeDecorator[Any]):
+    """A type of an application, over JSON."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+
+@pytest.mark.parametrize("json", [sa.JSON(), Facts()], ids=["json", "decorated"])
+async def test_floats_and_json_are_compared_with_what_was_read(
+    project: Project, engine: AsyncEngine, json: sa.types.TypeEngine[Any]
+) -> None:
+    project.revision(
+        "table",
+        'op.create_table("fare", sa.Column("id", sa.Integer), sa.Column("price", sa.Float(24)),'
+        ' sa.Column("facts", sa.JSON), sa.Column("cents", sa.Integer))',
+    )
+    await project.upgrade()
+    insert = "INSERT INTO fare (id, price, facts) VALUES "
+    await project.execute(
+        insert + """(1, 19.99, '{"city" \\:  "Oslo"}'), (2, 0.1, '{"city"\\:"Oslo"}')""",
+        insert + "(3, 3, NULL), (4, NULL, '[]')",
+    )
+    fare = sa.table(
+        "fare",
+        sa.column("id"),
+        sa.column("price", sa.Float()),
+        sa.column("facts", json),
+        sa.column("cents"),
+    )
+
+    def run(connection: sa.Connection) -> int:
+        op = Operations(MigrationContext.configure(connection))
+        read = [fare.c.price, fare.c.facts]
+        pending = fare.c.cents.is_(None)
+        return rewrite_in_batches(op, fare.c.id, pending, read, cents)
+
+    async with engine.connect() as connection:
+        changed = await connection.run_sync(run)
+
+    assert changed == 4
+    assert await project.rows("SELECT id, cents FROM fare ORDER BY id") == [
+        (1, 1999), (2, 10), (3, 300), (4, 0),
+    ]  # fmt: skip
+
+
+def cents(row: sa.Row[Any]) -> dict[str, int]:
+    return {"cents": round((row.price or 0) * 100)}
+
+
+@pytest.mark.only_on("sqlite", "mysql", reason="PostgreSQL compares only what has one type")
+async def test_a_row_that_can_not_be_compared_is_not_passed_over(
+    project: Project, engine: AsyncEngine
+) -> None:
+    is_sqlite = project.url.get_backend_name() == "sqlite"
+    # A time without fractions, as other programs write it; a float whose type is not told.
+    kind, value = ("DATETIME", "'2026-01-01 12:00:00'") if is_sqlite else ("FLOAT", "19.99")
+    await project.execute(
+        f"CREATE TABLE fare (id INTEGER, old {kind}, cents INTEGER)",
+        sa.text(f"INSERT INTO fare VALUES (7, {value}, NULL)".replace(":", r"\:")),
+    )
+    told = sa.DateTime() if is_sqlite else None
+    fare = sa.table("fare", sa.column("id"), sa.column("old", told), sa.column("cents"))
+
+    def run(connection: sa.Connection) -> int:
+        op = Operations(MigrationContext.configure(connection))
+        pending = fare.c.cents.is_(None)
+        return rewrite_in_batches(op, fare.c.id, pending, [fare.c.old], lambda _: {"cents": 1})
+
+    async with engine.connect() as connection:
+        with pytest.raises(UnchangedRowError, match=r"^fare\.id = 7 was not changed$"):
+            await connection.run_sync(run)
+
+
+TYPED_REVISION = Path(__file__).with_name("typed_revision.py")
+
+
+def test_strict_types_accept_the_op_of_a_revision() -> None:
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed here; the newest set has it")
+    options = ["--strict", "--explicit-package-bases"]
+    command = [sys.executable, "-m", "mypy", *options, str(TYPED_REVISION)]
+
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+
+    assert done.returncode == 0, done.stdout
 
 
 async def test_rows_can_not_be_changed_offline(project: Project) -> None:

@@ -208,6 +208,23 @@ async def test_a_filled_column_becomes_required(project: Project) -> None:
     assert await project.inspect("get_check_constraints", "vessel") == []
 
 
+async def test_a_column_becomes_required_whatever_its_name_and_its_tables(
+    project: Project,
+) -> None:
+    made = """
+    for name in ("user", "Order"):
+        id_column = sa.Column("id", sa.Integer, primary_key=True)
+        op.create_table(name, id_column, sa.Column("from", sa.String(2)))
+        require_online(op, name, sa.Column("from", sa.String(2)))
+    """
+    project.revision("required", made, imports=IMPORTS)
+
+    await project.upgrade()
+
+    for table in ("user", "Order"):
+        assert (await project.columns(table))["from"]["nullable"] is False
+
+
 async def test_null_stops_a_column_from_being_required_and_is_mended(project: Project) -> None:
     await project.execute("UPDATE vessel SET flag = NULL WHERE id = 2")
     required = 'require_online(op, "vessel", sa.Column("flag", sa.String(2)))'

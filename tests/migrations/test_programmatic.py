@@ -103,6 +103,24 @@ async def test_a_failed_migration_frees_the_lock(project: Project, config: Confi
         pass
 
 
+async def test_the_lock_is_held_until_a_cancelled_migration_ends(
+    project: Project, config: Config
+) -> None:
+    begun = project.folder / "begun"
+    project.revision("second", f'open({str(begun)!r}, "w").close()\n{SLOW}')
+    upgrade = asyncio.create_task(upgrade_database(config))
+    while not begun.exists():  # noqa: ASYNC110 - a thread makes it
+        await asyncio.sleep(0.01)
+
+    upgrade.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upgrade
+
+    assert await project.current() == {"second"}
+    async with migration_lock(project.url, wait=1):
+        pass
+
+
 async def test_another_timeout_inside_is_not_taken_for_the_lock(project: Project) -> None:
     with pytest.raises(TimeoutError, match=r"^mine$") as raised:
         async with migration_lock(project.url):

@@ -1,5 +1,6 @@
 """Each change is run by revision files, up, down and up again, on tables with rows."""
 
+import uuid
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from snippets.migrations.data_migrations import OfflineError
 from snippets.migrations.schema_changes import UnexpectedValueError
+from snippets.models.timestamps import UTCTimestamp, utc_now
 
 IMPORTS = "from snippets.migrations.schema_changes import *"
 POLICY = """
@@ -98,6 +100,163 @@ async def test_a_required_column_is_added_to_rows_and_loses_its_default_later(
         )
 
 
+async def test_a_column_gets_the_moment_of_the_migration_and_no_default(project: Project) -> None:
+    project.revision(
+        "fill",
+        'add_filled_column(op, "policy", sa.Column("order", UTCTimestamp()), utc_now())',
+        'with op.batch_alter_table("policy") as batch:\n    batch.drop_column("order")',
+        imports=f"{IMPORTS}\nfrom snippets.models.timestamps import UTCTimestamp, utc_now",
+    )
+    at_first = await project.snapshot("policy", "claim")
+    await project.upgrade()
+    await project.downgrade()
+    assert await project.snapshot("policy", "claim") == at_first
+
+    before = utc_now()
+    await project.upgrade()
+
+    order = sa.select(sa.column("order", UTCTimestamp())).select_from(sa.text("policy"))
+    moments = [row[0] for row in await project.rows(order)]
+    assert len(moments) == 4
+    assert len({*moments}) == 1
+    assert before <= moments[0] <= utc_now()
+    column = (await project.columns("policy"))["order"]
+    assert (column["nullable"], column["default"]) == (False, None)
+
+
+async def test_a_column_that_becomes_required_keeps_its_default_and_its_comment(
+    project: Project,
+) -> None:
+    column = 'sa.Column("days", sa.Integer, server_default="7", comment="of notice")'
+    project.revision("add", f'op.add_column("policy", {column})')
+    project.revision(
+        "require",
+        'op.execute("UPDATE policy SET days = 7")\n'
+        'set_nullable(op, "policy", sa.Column("days", sa.Integer), nullable=False)',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+
+    days = (await project.columns("policy"))["days"]
+    assert (days["nullable"], str(days["default"]).strip("'")) == (False, "7")
+    if project.url.get_backend_name() != "sqlite":  # which has no comments
+        assert days["comment"] == "of notice"
+
+
+@pytest.mark.only_on("mysql", reason="it alone writes a column anew")
+async def test_a_column_that_becomes_required_keeps_its_collation_and_its_check(
+    project: Project,
+) -> None:
+    await project.execute(
+        "CREATE TABLE port (id INTEGER PRIMARY KEY, facts JSON,"
+        " code VARCHAR(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin UNIQUE)",
+        "INSERT INTO port VALUES (1, '{}', 'a'), (2, '{}', 'A')",
+    )
+    project.revision(
+        "require",
+        'set_nullable(op, "port", sa.Column("code", sa.String(9)), nullable=False)\n'
+        'set_nullable(op, "port", sa.Column("facts", sa.JSON), nullable=False)',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()  # case-insensitive, the two codes would be one
+
+    columns = await project.columns("port")
+    assert [columns[name]["nullable"] for name in ("code", "facts")] == [False, False]
+    assert columns["code"]["type"].collation == "utf8mb4_bin"
+    with pytest.raises(DBAPIError, match="CONSTRAINT"):
+        await project.execute("INSERT INTO port VALUES (3, 'no JSON', 'c')")
+
+
+async def test_a_new_type_keeps_the_default_and_the_comment(project: Project) -> None:
+    column = 'sa.Column("fee", sa.Double, nullable=False, server_default="7.5", comment="a year")'
+    project.revision("add", f'op.add_column("policy", {column})')
+    project.revision(
+        "exact",
+        'float_to_decimal(op, "policy", "fee")',
+        'decimal_to_float(op, "policy", "fee")',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+    exact = (await project.columns("policy"))["fee"]
+    await project.downgrade()
+    inexact = (await project.columns("policy"))["fee"]
+
+    for fee in (exact, inexact):
+        assert (fee["nullable"], float(fee["default"].split(":")[0].strip("'"))) == (False, 7.5)
+        if project.url.get_backend_name() != "sqlite":  # which has no comments
+            assert fee["comment"] == "a year"
+
+
+async def test_a_required_column_needs_no_server(project: Project) -> None:
+    project.revision(
+        "expand",
+        'add_required_column(op, "policy", sa.Column("currency", sa.String(3)), "EUR")',
+        imports=IMPORTS,
+    )
+
+    await project.run("upgrade", "first:head", sql=True)
+
+    assert "DEFAULT 'EUR'" in project.output.getvalue()
+
+
+async def test_a_filled_column_can_refer_to_another_table(project: Project) -> None:
+    owner = 'sa.ForeignKey("policy.id", name=op.f("fk_claim_owner_id_policy"))'
+    project.revision(
+        "fill",
+        f'add_filled_column(op, "claim", sa.Column("owner_id", sa.Integer, {owner}), 2)',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+
+    assert [row[3] for row in await project.table("claim")] == [2] * 4
+    keys = await project.inspect("get_foreign_keys", "claim")
+    assert "fk_claim_owner_id_policy" in {key["name"] for key in keys}
+
+
+async def test_new_columns_make_the_type_of_their_enum(project: Project) -> None:
+    risk = 'sa.Enum("LOW", "HIGH", name="risk")'
+    project.revision(
+        "fill",
+        f'add_filled_column(op, "policy", sa.Column("risk", {risk}), "LOW")\n'
+        f'add_required_column(op, "claim", sa.Column("risk", {risk}), "HIGH")',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+
+    assert {row[5] for row in await project.table("policy")} == {"LOW"}
+    assert {row[3] for row in await project.table("claim")} == {"HIGH"}
+
+
+async def test_a_column_is_filled_by_an_expression(project: Project) -> None:
+    twice = 'sa.column("id") * 2'
+    project.revision(
+        "fill",
+        f'add_filled_column(op, "policy", sa.Column("twice", sa.Integer), {twice})',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+
+    assert [row[5] for row in await project.table("policy")] == [2, 4, 6, 8]
+
+
+async def test_a_filled_column_has_no_default_and_needs_a_server(project: Project) -> None:
+    column = 'sa.Column("days", sa.Integer, server_default="7")'
+    project.revision("fill", f'add_filled_column(op, "policy", {column}, 9)', imports=IMPORTS)
+
+    with pytest.raises(OfflineError):
+        await project.run("upgrade", "first:head", sql=True)
+    await project.upgrade()
+
+    assert [row[5] for row in await project.table("policy")] == [9] * 4
+    assert (await project.columns("policy"))["days"]["default"] is None
+
+
 async def test_a_column_with_nulls_does_not_become_required(project: Project) -> None:
     project.revision(
         "require",
@@ -142,6 +301,38 @@ async def test_an_amount_that_rounding_would_change_stops_the_migration(project:
         await project.upgrade()
 
     assert await project.current() == {"first"}
+
+
+async def test_a_float_of_four_bytes_becomes_exact_too(project: Project) -> None:
+    column = 'sa.Column("fee", sa.Float(24), nullable=False, server_default="12345.67")'
+    project.revision("add", f'op.add_column("policy", {column})')
+    project.revision("exact", 'float_to_decimal(op, "policy", "fee")', imports=IMPORTS)
+    await project.upgrade("add")
+    await project.execute("UPDATE policy SET fee = 12.345 WHERE id = 3")
+    with pytest.raises(UnexpectedValueError, match=r"^1 values of policy\.fee need over 2 digits"):
+        await project.upgrade()
+
+    await project.execute("UPDATE policy SET fee = 1234.56 WHERE id = 3")
+    await project.upgrade()
+
+    fees = [row[0] for row in await project.rows("SELECT fee FROM policy ORDER BY id")]
+    assert list(map(str, fees)) == ["12345.67", "12345.67", "1234.56", "12345.67"]
+
+
+async def test_allowed_values_may_have_any_sign(project: Project) -> None:
+    project.revision(
+        "values",
+        'op.add_column("policy", sa.Column("order", sa.String(9)))\n'  # must be quoted
+        'allow_values(op, "policy", "order", ["50%", "it\'s", " :x"])',
+        imports=IMPORTS,
+    )
+    await project.upgrade()
+
+    order = sa.table("policy", sa.column("id"), sa.column("order"))
+    for number, value in enumerate(["50%", "it's", " :x"], 1):
+        await project.execute(sa.update(order).where(order.c.id == number).values(order=value))
+    with pytest.raises(DBAPIError, match="ck_policy_order_known"):
+        await project.execute(sa.update(order).values(order="x"))
 
 
 STATES = {"open": "open", "closed": "closed"}
@@ -208,6 +399,60 @@ async def test_duplicates_give_way_to_a_unique_constraint_and_come_back(project:
         await project.execute(
             "INSERT INTO policy (id, number, holder, premium) VALUES (9, 'M-1', 'Ann', 1)"
         )
+
+
+async def test_duplicates_may_have_keys_that_are_no_numbers(project: Project) -> None:
+    project.revision(
+        "tables",
+        """
+        key = sa.Uuid(native_uuid=op.get_context().dialect.name == "postgresql")
+        op.create_table("berth", sa.Column("id", key, primary_key=True), sa.Column("name", sa.Text))
+        op.create_table("boat", sa.Column("id", sa.Integer), sa.Column("berth_id", key))
+        """,
+    )
+    project.revision(
+        "unique",
+        'park_duplicates(op, "berth", ["name"], "boat", "berth_id")',
+        'restore_duplicates(op, "berth", "boat", "berth_id")',
+        imports=IMPORTS,
+    )
+    await project.upgrade("tables")
+    keys = [uuid.UUID(int=number) for number in range(1, 6)]
+    names = ["North", "South", "North", None, None]
+    berths = [{"id": key, "name": name} for key, name in zip(keys, names, strict=True)]
+    boats = [{"id": number, "berth_id": key} for number, key in enumerate(keys)]
+    if project.url.get_backend_name() != "postgresql":  # reflected, the key is text
+        berths, boats = (
+            [{n: getattr(v, "hex", v) for n, v in r.items()} for r in rows]
+            for rows in (berths, boats)
+        )
+    await project.insert("berth", *berths)
+    await project.insert("boat", *boats)
+
+    await project.up_and_down("berth", "boat")
+
+    found = await project.rows("SELECT berth_id FROM boat ORDER BY id")
+    assert [uuid.UUID(str(row[0])) for row in found] == [*keys[:2], keys[0], *keys[3:]]
+    assert len(await project.table("berth")) == 4
+
+
+async def test_an_indexed_column_goes_and_comes_back(project: Project) -> None:
+    column = 'sa.Column("number", sa.String(20), index=True)'
+    project.revision(
+        "dropped",
+        'park_column(op, "policy", "number")',
+        f'restore_column(op, "policy", {column})',
+        imports=IMPORTS,
+    )
+    await project.upgrade()
+    assert await project.inspect("get_indexes", "policy") == []
+
+    await project.downgrade()
+
+    numbers = await project.rows("SELECT number FROM policy ORDER BY id")
+    assert [row[0] for row in numbers] == [row["number"] for row in POLICIES]
+    (index,) = await project.inspect("get_indexes", "policy")
+    assert index["column_names"] == ["number"]
 
 
 async def test_a_column_goes_in_two_steps_and_its_values_come_back(project: Project) -> None:

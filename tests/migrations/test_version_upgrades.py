@@ -241,6 +241,95 @@ async def test_an_enum_of_names_becomes_text_of_values(surveys: Project, backend
         assert await surveys.rows("SELECT typname FROM pg_type WHERE typname = 'grade'") == []
 
 
+OLD_CHARTS = """
+grade = sa.Enum("FAIR", "GOOD", name="Grade")
+op.create_table(
+    "chart",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("grade", grade, nullable=False, server_default="GOOD", comment="of today"),
+)
+"""
+CHART_GRADE = GRADE.replace('"grade"', '"Grade"')  # a name that must be quoted
+
+
+@pytest.fixture
+async def charts(project: Project) -> Project:
+    """A column with a default and a comment, and on PostgreSQL a type with a capital letter."""
+    project.revision("first", OLD_CHARTS)
+    await project.upgrade()
+    await project.execute("INSERT INTO chart (id) VALUES (1)")
+    return project
+
+
+async def default_of(project: Project) -> str:
+    """Return what a row that names no grade gets; the column has kept the rest."""
+    grade = (await project.columns("chart"))["grade"]
+    assert grade["nullable"] is False
+    if project.url.get_backend_name() != "sqlite":  # which has no comments
+        assert grade["comment"] == "of today"
+    await project.execute("DELETE FROM chart WHERE id = 2", "INSERT INTO chart (id) VALUES (2)")
+    (row,) = await project.rows("SELECT grade FROM chart WHERE id = 2")
+    return str(row[0])
+
+
+async def test_a_default_becomes_a_value_and_a_name_again(charts: Project) -> None:
+    arguments = f"""op, "chart", "grade", {CHART_GRADE}, {{"FAIR": "it's fair", "GOOD": "good"}}"""
+    charts.revision(
+        "text", f"enum_to_text({arguments})", f"text_to_enum({arguments})", imports=IMPORTS
+    )
+
+    await charts.upgrade()
+    assert await default_of(charts) == "good"
+    await charts.downgrade()
+
+    assert await default_of(charts) == "GOOD"
+
+
+async def test_a_new_member_leaves_the_default_and_a_lost_one_is_replaced_there_too(
+    charts: Project,
+) -> None:
+    charts.revision(
+        "poor", f'add_enum_member(op, "chart", "grade", {CHART_GRADE}, "POOR")', imports=IMPORTS
+    )
+    grade = 'sa.Enum("FAIR", "POOR", name="Grade")'
+    charts.revision(
+        "good",
+        f'remove_enum_member(op, "chart", "grade", {grade}, "GOOD", replacement="FAIR")',
+        imports=IMPORTS,
+    )
+
+    await charts.upgrade("poor")
+    assert await default_of(charts) == "GOOD"
+    await charts.upgrade()
+
+    assert await default_of(charts) == "FAIR"
+    assert await charts.rows("SELECT grade FROM chart WHERE id = 1") == [("FAIR",)]
+
+
+async def test_a_type_stays_until_its_last_column_is_text(surveys: Project, backend: str) -> None:
+    text = f'{GRADE}, {{"FAIR": "fair", "GOOD": "good"}}'
+    kind = 'sa.Enum("FAIR", "GOOD", name="grade", metadata=sa.MetaData())'
+    if backend == "postgresql":
+        kind = 'postgresql.ENUM(name="grade", create_type=False)'
+    surveys.revision(
+        "second",
+        f'op.add_column("survey", sa.Column("hull", {kind}))',
+        imports="from sqlalchemy.dialects import postgresql",
+    )
+    columns = ("grade", "hull")
+    surveys.revision(
+        "text",
+        "\n".join(f'enum_to_text(op, "survey", "{column}", {text})' for column in columns),
+        "\n".join(f'text_to_enum(op, "survey", "{column}", {text})' for column in columns),
+        imports=IMPORTS,
+    )
+
+    await surveys.upgrade("second")
+    await surveys.up_and_down("survey")
+
+    assert (await surveys.table("survey"))[0] == (1, "good", None)
+
+
 async def test_an_unknown_member_is_stored_on_sqlite_alone(surveys: Project, backend: str) -> None:
     unknown = "INSERT INTO survey VALUES (4, 'UNKNOWN')"
     if backend == "sqlite":

@@ -8,12 +8,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import Field, SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from snippets.models.columns import LONG_BYTES, Article, Duration, ExactDecimal
+from snippets.models.columns import (
+    LONG_BYTES,
+    Article,
+    Duration,
+    ExactDecimal,
+    LowerText,
+    exact_text,
+)
 
 
 class Hopper(SQLModel, table=True):
@@ -185,6 +192,31 @@ async def test_exact_text_tells_case_and_accents_apart(session: AsyncSession) ->
         assert (await session.exec(select(Article.sku).where(Article.sku == sku))).all() == [sku]
 
 
+async def test_exact_text_takes_trailing_spaces_for_nothing_on_mariadb_only(
+    session: AsyncSession, engine: AsyncEngine
+) -> None:
+    session.add(Article(sku="a "))
+    await session.flush()
+
+    found = (await session.exec(select(Article.sku).where(Article.sku == "a"))).all()
+
+    assert found == (["a "] if engine.dialect.name == "mysql" else [])
+
+
+@pytest.mark.only_on("mysql", reason="the collation is MariaDB's")
+async def test_a_collation_without_padding_counts_trailing_spaces(engine: AsyncEngine) -> None:
+    table = sa.Table(
+        "label", sa.MetaData(), sa.Column("sku", exact_text(9, mysql_collation="utf8mb4_nopad_bin"))
+    )
+    async with engine.begin() as connection:
+        await connection.run_sync(table.create)
+        await connection.execute(table.insert(), [{"sku": "a"}, {"sku": "a "}, {"sku": "A"}])
+
+        for sku in ("a", "a ", "A"):
+            found = await connection.execute(select(table.c.sku).where(table.c.sku == sku))
+            assert found.scalars().all() == [sku]
+
+
 async def test_plain_text_is_found_in_any_case_on_mariadb_only(
     session: AsyncSession, engine: AsyncEngine
 ) -> None:
@@ -273,3 +305,24 @@ async def test_autogenerate_finds_no_difference(engine: AsyncEngine) -> None:
 
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_lower_text_is_unique_and_found_in_any_case(session: AsyncSession) -> None:
+    rows = [Article(contact="Ada@B.org"), Article(contact="adá@b.org"), Article()]
+    session.add_all(rows)
+    await session.commit()
+
+    found = await session.exec(select(Article).where(Article.contact == "ADA@b.ORG"))
+    assert found.all() == rows[:1]
+    assert rows[0].contact == "Ada@B.org"  # until it is read anew
+    by_start = select(Article.contact).where(col(Article.contact).startswith("ADA"))
+    assert (await session.exec(by_start)).all() == ["ada@b.org"]
+
+    session.add(Article(contact="ADA@B.ORG"))
+    with pytest.raises(IntegrityError):
+        await session.flush()
+
+
+def test_lower_text_is_written_into_a_migration_as_it_is_made() -> None:
+    assert repr(LowerText(20)) == "LowerText(length=20)"
+    assert LowerText(20).length == 20

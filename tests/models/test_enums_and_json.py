@@ -218,3 +218,19 @@ async def test_an_option_is_found_in_sql(session: AsyncSession) -> None:
     found = (await session.exec(select(Dispatch).where(option_is("colour", "réd")))).all()
 
     assert [dispatch.options for dispatch in found] == [{"colour": "réd"}]
+
+
+@pytest.mark.parametrize("key", ["größe", "a b", "it's", "a.b", "%", "😀"])
+async def test_an_option_is_found_by_any_key(session: AsyncSession, key: str) -> None:
+    session.add_all([Dispatch(options={key: "groß"}), Dispatch(options={key: "klein"})])
+    await session.commit()
+
+    found = (await session.exec(select(Dispatch).where(option_is(key, "groß")))).all()
+
+    assert [dispatch.options for dispatch in found] == [{key: "groß"}]
+
+
+@pytest.mark.parametrize("key", ['a"b', "a\\b", "a\nb"])
+def test_a_key_that_json_escapes_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="no quotes, backslashes or control characters"):
+        option_is(key, "x")

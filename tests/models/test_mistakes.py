@@ -71,6 +71,14 @@ async def test_refused_assignment_is_kept(session: AsyncSession) -> None:
     assert (await session.exec(select(mistakes.Thermostat.celsius))).one() == -300
 
 
+async def test_validates_that_changes(session: AsyncSession) -> None:
+    await create(session, mistakes.Subscriber)
+    session.add(mistakes.validates_that_changes())
+    await session.commit()
+
+    assert (await session.exec(select(mistakes.Subscriber.email))).one() == "Ada@Example.org"
+
+
 async def test_naive_timestamp(session: AsyncSession) -> None:
     await create(session, mistakes.Alarm)
     alarm = mistakes.naive_timestamp()
@@ -88,6 +96,17 @@ async def test_naive_timestamp(session: AsyncSession) -> None:
         "(builtins.ValueError) Datetime values must have timezone information. "
         "Use datetime.now(timezone.utc), or annotate the field with NaiveDatetime"
     ) in str(caught.value)
+
+
+async def test_default_evaluated_once(session: AsyncSession) -> None:
+    await create(session, mistakes.Gong)
+    session.add_all(mistakes.default_evaluated_once())
+    await session.flush()
+
+    moments = (await session.exec(select(mistakes.Gong.struck_at))).all()
+
+    assert len(moments) == 2
+    assert len(set(moments)) == 1
 
 
 async def test_column_without_zone(session: AsyncSession, engine: AsyncEngine) -> None:

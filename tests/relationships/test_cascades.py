@@ -125,3 +125,10 @@ async def test_crates_are_deleted_in_one_statement_and_the_session_forgets_their
     assert kept in session
     assert await session.get(Bottle, 1) is None
     assert await session.get(Bottle, 2) is kept
+
+
+async def test_a_bulk_delete_is_not_stopped_by_an_expired_object(session: AsyncSession) -> None:
+    bottle = await session.get_one(Bottle, 1)
+    session.expire(bottle)
+
+    assert await delete_crates(session, [1]) == 1

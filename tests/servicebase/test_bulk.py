@@ -65,7 +65,20 @@ class TagData(BaseModel):
 class TagService(ServiceBase[Tag, TagData, TagData]): ...
 
 
-TABLES = [*songs.TABLES, Pressing, Chart, Tag]
+class Take(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=20, unique=True)
+
+
+class TakeData(BaseModel):
+    id: int | None = None
+    name: str
+
+
+class TakeService(ServiceBase[Take, TakeData, TakeData]): ...
+
+
+TABLES = [*songs.TABLES, Pressing, Chart, Tag, Take]
 
 
 async def test_a_thousand_rows_are_one_statement_and_come_back_in_order(
@@ -357,3 +370,31 @@ async def test_fields_that_the_table_does_not_have_raise() -> None:
     ):
         with pytest.raises(InvalidValueError, match=r"Song has no .*; it has alias, artist_id"):
             await attempt
+
+
+async def test_a_generated_key_that_is_none_is_generated(session: AsyncSession) -> None:
+    service = TakeService(session)
+    rows = [TakeData(id=None, name="a"), TakeData(id=None, name="b")]
+
+    created = await service.create_many(rows)
+    upserted = await service.upsert_many([*rows, TakeData(id=None, name="c")], on="name")
+
+    assert [item.name for item in upserted] == ["a", "b", "c"]
+    assert [item.id for item in upserted[:2]] == [item.id for item in created]
+
+
+async def test_keys_that_the_collation_takes_for_equal_are_repeated_keys(
+    session: AsyncSession,
+) -> None:
+    service = TagService(session)
+    await service.create(TagData(word="jazz"))
+    data = [TagData(word="rock", uses=1), TagData(word="ROCK", uses=2)]
+
+    if session.get_bind().dialect.name == "mysql":
+        with pytest.raises(InvalidValueError, match=r"two rows have the same .* for the database"):
+            await service.upsert_many(data, on="word")
+    else:
+        assert len(await service.upsert_many(data, on="word")) == 2
+
+    assert await service.exists(word="rock") is (session.get_bind().dialect.name != "mysql")
+    assert await service.exists(word="jazz")

@@ -1,5 +1,6 @@
 import base64
 import datetime as dt
+import enum
 import json
 import uuid
 from typing import Any
@@ -17,6 +18,7 @@ from sqlmodel import Field, SQLModel, col
 from sqlmodel.ext.asyncio.session import AsyncSession
 from statements import StatementLog
 
+from snippets.models.enums_and_json import enum_by_value
 from snippets.servicebase._values import outside
 from snippets.servicebase.cursor_pagination import CursorPage, seek
 from snippets.servicebase.errors import InvalidCursorError, InvalidSortError
@@ -35,7 +37,33 @@ class Setlist(SQLModel, table=True):
 class SetlistService(ServiceBase[Setlist, Setlist, Setlist]): ...
 
 
-TABLES = [*songs.TABLES, Setlist]
+class Grade(enum.Enum):
+    low = "l"
+    high = "h"
+
+
+class Label(str, enum.Enum):  # noqa: UP042 - older code has these
+    low = "l"
+    high = "h"
+
+
+class Rating(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    grade: Grade = Field(sa_type=enum_by_value(Grade))
+    label: Label = Field(sa_type=enum_by_value(Label))
+    mood: songs.Mood
+
+
+class RatingService(ServiceBase[Rating, Rating, Rating]): ...
+
+
+RATINGS = [
+    (Grade.low, Label.high, songs.Mood.calm),
+    (Grade.high, Label.low, songs.Mood.wild),
+    (Grade.low, Label.low, songs.Mood.blue),
+]
+
+TABLES = [*songs.TABLES, Setlist, Rating]
 ROWS = songs.nasty_rows()
 LIMITS = st.integers(1, 50)
 # alias and swing have an order of the database's own; the walk must agree with it all the same.
@@ -297,7 +325,8 @@ async def test_a_cursor_belongs_to_its_model_order_and_version(stored: AsyncSess
 
 TAMPERED: list[Any] = [
     {"a": 1}, [1], "' OR 1=1", "\ud800", 2**64, 10**400, float("nan"), True, "9999-99-99", "",
-    "2026-01-01T00:00:00+00:00", "NaN", "1e999", -(2**70), "\x00", 1.5, None,
+    "2026-01-01T00:00:00+00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00",
+    "NaN", "1e999", -(2**70), "\x00", 1.5, None,
 ]  # fmt: skip
 KEYED = ("id", "title", "plays", "price", "tempo", "live", "recorded_at", "released_on", "mood")
 
@@ -368,3 +397,22 @@ async def test_sqlmodels_own_datetime_does_not_break_pages(session: AsyncSession
     assert await service.count(cut_at=times[2]) == 2
     assert await service.count(mark="x", mark__contains="x", mark__ne="y") == 9
     assert not outside(Cassette.__table__.c.mark, 2**70)  # a type of its own
+
+
+@pytest.mark.parametrize("field", ["grade", "label", "mood"])
+async def test_a_cursor_holds_the_text_of_any_enum(session: AsyncSession, field: str) -> None:
+    """`str()` of a member of a plain Enum is "Grade.low", which no row has."""
+    service = RatingService(session)
+    await service.create_many(
+        [Rating(grade=grade, label=label, mood=mood) for grade, label, mood in RATINGS]
+    )
+
+    seen = []
+    page = await service.cursor_page(order_by=f"-{field}", limit=1)
+    while page.next:
+        seen += page.items
+        page = await service.cursor_page(order_by=f"-{field}", limit=1, cursor=page.next)
+    seen += page.items
+
+    assert seen == await service.list(order_by=f"-{field}")
+    assert len(seen) == len(RATINGS)

@@ -1,10 +1,13 @@
+import asyncio
 import datetime as dt
 
 import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from statements import StatementLog
 
+from snippets.database_setup.session import session_scope
 from snippets.servicebase.custom_services import (
     Album,
     AlbumCreate,
@@ -163,3 +166,22 @@ async def test_a_row_of_another_tenant_is_a_conflict_and_stays(
 
     assert [task.text for task in await two.list()] == ["two 1"]
     assert await one.count() == 2
+
+
+@pytest.mark.not_on("sqlite", reason="it has one writer at a time, and no row locks")
+async def test_of_two_that_mark_a_row_one_does(factory: async_sessionmaker[AsyncSession]) -> None:
+    async with session_scope(factory) as session:
+        member = await MemberService(session).create(MemberCreate(email="a@b.c", name="Ann"))
+    seen = asyncio.Barrier(2)
+
+    async def delete() -> None:
+        async with session_scope(factory) as session:
+            await MemberService(session).get(member.id)
+            await seen.wait()
+            await MemberService(session).delete(member.id)
+            await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(delete(), delete(), return_exceptions=True)
+
+    assert sorted(type(result).__name__ for result in results) == ["NoneType", "NotFoundError"]

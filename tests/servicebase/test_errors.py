@@ -1,4 +1,5 @@
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -7,10 +8,11 @@ from pydantic import BaseModel
 from servicebase import songs
 from servicebase.songs import Artist, ArtistCreate, ArtistService, Song
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlmodel import Field, SQLModel, select
+from sqlmodel import Field, Relationship, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.errors import DatabaseFailure, ErrorKind, classify
+from snippets.models.enums_and_json import json_type
 from snippets.servicebase import errors
 from snippets.servicebase._constraints import columns_of
 from snippets.servicebase._guard import update_is_safe
@@ -68,10 +70,46 @@ class GigData(BaseModel):
 class GigChange(GigData): ...
 
 
+class Poster(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    title: str | None = None
+    words: str | None = Field(default=None, sa_type=sa.Text)
+    price: Decimal | None = Field(default=None, max_digits=5, decimal_places=2)
+    weight: float | None = None
+    extra: dict[str, Any] | None = Field(default=None, sa_type=json_type())
+
+
+class PosterData(BaseModel):
+    title: str | None = None
+    words: str | None = None
+    price: Decimal | None = None
+    weight: float | None = None
+    extra: dict[str, Any] | None = None
+
+
+class PosterService(ServiceBase[Poster, PosterData, PosterData]): ...
+
+
+class Wall(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    nails: list["Nail"] = Relationship()
+
+
+class Nail(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    wall_id: int | None = Field(default=None, foreign_key="wall.id", nullable=False)
+
+
+class WallData(BaseModel): ...
+
+
+class WallService(ServiceBase[Wall, WallData, WallData]): ...
+
+
 class GigService(ServiceBase[Gig, GigData, GigChange]): ...
 
 
-TABLES = [*songs.TABLES, Gig]
+TABLES = [*songs.TABLES, Gig, Poster, Wall, Nail]
 REFUSED: list[tuple[dict[str, Any], type[WriteError], tuple[str, ...]]] = [
     ({}, ConflictError, ("hall", "night")),
     ({"night": 2, "ticket": "t"}, ConflictError, ("ticket",)),
@@ -402,3 +440,54 @@ async def test_sqlite_takes_what_does_not_fit(gigs: GigService) -> None:
     gig = await gigs.create(GigData(hall="h" * 11, night=2**40))
 
     assert (len(gig.hall), gig.night) == (11, 2**40)
+
+
+REFUSED_VALUES: list[tuple[dict[str, Any], str]] = [
+    ({"price": Decimal("999.995")}, "sqlite"),  # NUMERIC(5, 2): rounded, it does not fit
+    ({"price": Decimal(1000)}, "sqlite"),
+    ({"weight": 1e39}, "sqlite postgresql"),  # FLOAT of MariaDB: four bytes
+    ({"title": "x" * 256}, "sqlite postgresql"),  # a str without length is VARCHAR(255) there
+    ({"words": "x" * 65536}, "sqlite postgresql"),
+    ({"title": "a\x00b"}, "sqlite mysql"),
+    ({"extra": {"a": "\x00"}}, "sqlite mysql"),
+]
+
+
+@pytest.mark.parametrize(("values", "taken_by"), REFUSED_VALUES)
+async def test_a_refused_value_leaves_what_was_done_before(
+    session: AsyncSession, values: dict[str, Any], taken_by: str
+) -> None:
+    database = session.get_bind().dialect.name
+    service = PosterService(session)
+    earlier = await service.create(PosterData(title="earlier"))
+    refused = [
+        service.create(PosterData(**values)),
+        service.create_many([PosterData(**values)]),
+        service.update(earlier.id, PosterData(**values)),
+        service.update_where(id=earlier.id, values=PosterData(**values)),
+    ]
+
+    for write in refused:
+        if database in taken_by:
+            write.close()
+            continue
+        with pytest.raises((ValueRangeError, InvalidValueError)):
+            await write
+
+    assert [poster.title for poster in await service.list()] == ["earlier"]
+
+
+async def test_a_parent_whose_children_may_not_be_without_it_is_still_referred_to(
+    session: AsyncSession,
+) -> None:
+    """The ORM sets the keys of the children to NULL, which "lacks a required value" of Wall."""
+    walls = WallService(session)
+    wall = await walls.create(WallData())
+    session.add(Nail(wall_id=wall.id))
+    await session.flush()
+
+    with pytest.raises(StillReferencedError) as caught:
+        await walls.delete(wall.id)
+
+    assert caught.value.columns == ("id",)
+    assert await walls.count() == 1

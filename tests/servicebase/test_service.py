@@ -1,32 +1,50 @@
+import asyncio
 import datetime as dt
 import gc
 import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
+import sqlalchemy as sa
 from pydantic import BaseModel
 from servicebase import songs
-from servicebase.songs import Artist, Mood, Song, SongCreate, SongGuest, SongService, SongUpdate
+from servicebase.songs import (
+    Artist,
+    ArtistCreate,
+    ArtistService,
+    Mood,
+    Song,
+    SongCreate,
+    SongGuest,
+    SongService,
+    SongUpdate,
+)
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from statements import StatementLog
 
+from snippets.database_setup.session import session_scope
 from snippets.servicebase.errors import (
     InvalidFilterError,
     InvalidPageError,
     InvalidValueError,
     NotFoundError,
+    StaleVersionError,
     UnfilteredWriteError,
 )
 from snippets.servicebase.filters import not_
 from snippets.servicebase.service import ServiceBase
+
+VERSION = sa.Column("version", sa.Integer, nullable=False)
+SHOUT = sa.column("note", sa.String).concat(sa.literal("!", literal_execute=True))
 
 
 class GuestService(ServiceBase[SongGuest, SongGuest, SongGuest]): ...
@@ -52,7 +70,44 @@ class RemixCreate(BaseModel):
 class RemixService(ServiceBase[Remix, RemixCreate, RemixCreate]): ...
 
 
-TABLES = [*songs.TABLES, Remix]
+class Slogan(SQLModel, table=True):
+    band: str = Field(primary_key=True, max_length=20)
+    text: str = Field(max_length=20)
+    version: int | None = Field(default=None, sa_column=VERSION)
+
+    __mapper_args__: ClassVar = {"version_id_col": VERSION}
+
+
+class SloganData(BaseModel):
+    band: str
+    text: str
+
+
+class SloganService(ServiceBase[Slogan, SloganData, SloganData]): ...
+
+
+class Venue(SQLModel, table=True):
+    name: str = Field(primary_key=True, max_length=20)
+    note: str = Field(max_length=20)
+    shout: str | None = Field(
+        default=None, sa_column=sa.Column(sa.String(21), sa.Computed(SHOUT, persisted=True))
+    )
+
+
+class VenueData(BaseModel):
+    name: str
+    note: str
+
+
+class VenueService(ServiceBase[Venue, VenueData, VenueData]): ...
+
+
+class NorthernVenueService(VenueService):
+    def scope(self) -> Sequence[sa.ColumnElement[bool]]:
+        return [col(Venue.name) != "South"]
+
+
+TABLES = [*songs.TABLES, Remix, Slogan, Venue]
 Factory = async_sessionmaker[AsyncSession]
 ROWS = songs.nasty_rows()
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,7 +223,7 @@ async def test_a_stream_holds_one_batch_at_a_time_and_may_be_left(
 
     assert seen == listed
     assert most <= 22
-    assert statements.count == 5 + 1 + 1
+    assert statements.count == 5 + 1 + 2  # the update reads its row anew, and locks it
 
 
 async def test_a_stream_needs_a_batch_and_can_be_empty(service: SongService) -> None:
@@ -363,6 +418,138 @@ async def test_delete_removes_the_row_and_the_object(free: SongService) -> None:
     assert await free.count() == 41
 
 
+class ScopedSongs(SongService):
+    def scope(self) -> list[sa.ColumnElement[bool]]:
+        return [col(Song.id) > 0]
+
+
+class PlayedService(RemixService):
+    """Serves what was played."""
+
+    def scope(self) -> list[sa.ColumnElement[bool]]:
+        return [col(Remix.plays) > 0]
+
+
+no_row_locks = pytest.mark.not_on("sqlite", reason="it has one writer at a time, and no row locks")
+services = pytest.mark.parametrize("service_class", [RemixService, PlayedService])
+
+
+async def new_remix(factory: Factory) -> int:
+    async with session_scope(factory) as session:
+        return (await RemixService(session).create(RemixCreate(name="dub"))).id or 0
+
+
+async def stored_remix(factory: Factory, key: int | None) -> Remix:
+    async with factory() as session:
+        return await RemixService(session).get(key)
+
+
+@no_row_locks
+@services
+async def test_of_two_that_delete_a_row_one_does(
+    factory: Factory, service_class: type[RemixService]
+) -> None:
+    key = await new_remix(factory)
+    seen = asyncio.Barrier(2)
+
+    async def delete() -> None:
+        async with session_scope(factory) as session:
+            service = service_class(session)
+            await service.get(key)
+            await seen.wait()  # both have seen it
+            await service.delete(key)
+            await asyncio.sleep(0.1)  # the other one waits for the lock
+
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(delete(), delete(), return_exceptions=True)
+
+    assert sorted(type(result).__name__ for result in results) == ["NoneType", "NotFoundError"]
+
+
+@no_row_locks
+@services
+async def test_a_row_that_somebody_else_has_deleted_is_not_found_and_earlier_work_stays(
+    factory: Factory, service_class: type[RemixService]
+) -> None:
+    key = await new_remix(factory)
+    async with session_scope(factory) as session:
+        service = service_class(session)
+        loaded = await service.get(key)
+        kept = await service.create(RemixCreate(name="kept"))
+        async with session_scope(factory) as other:
+            await RemixService(other).delete(key)
+
+        with pytest.raises(NotFoundError):
+            await service.update(loaded.id, RemixCreate(name="late"))
+        with pytest.raises(NotFoundError):
+            await service.delete(key)
+
+    assert (await stored_remix(factory, kept.id)).name == "kept"
+
+
+@no_row_locks
+@services
+async def test_an_update_writes_what_was_set_whatever_the_object_has(
+    factory: Factory, service_class: type[RemixService]
+) -> None:
+    key = await new_remix(factory)
+    async with session_scope(factory) as session:
+        service = service_class(session)
+        item = await service.get(key)
+        async with session_scope(factory) as other:
+            await RemixService(other).update(key, RemixCreate(name="theirs", plays=7))
+
+        changed = await service.update(key, RemixCreate(name="dub"))  # as it was loaded
+
+        assert changed is item
+        assert item.plays == 7
+    assert (await stored_remix(factory, key)).name == "dub"
+
+
+@services
+async def test_relationships_that_are_loaded_stay_loaded(
+    service: SongService, service_class: type[RemixService]
+) -> None:
+    song = await service.get(2, load=[Song.artist])
+    assert song.artist is not None
+    name = song.artist.name
+
+    songs_service = service if service_class is RemixService else ScopedSongs(service.session)
+    assert await songs_service.update(2, SongUpdate(plays=77)) is song
+
+    assert song.plays == 77
+    assert song.artist.name == name
+
+
+@pytest.mark.only_on("postgresql", reason="the others have one kind of lock for writers")
+async def test_children_are_added_while_the_parent_is_updated(
+    free: SongService, factory: Factory
+) -> None:
+    artist = await ArtistService(free.session).create(ArtistCreate(name="Nina"))
+    await free.session.commit()
+
+    await ArtistService(free.session).update(artist.id, ArtistCreate(name="Nina", mentor_id=1))
+    async with asyncio.timeout(10), session_scope(factory) as other:  # waits for no lock
+        other.add(Song(title="new", artist_id=artist.id))
+        await other.flush()
+        await other.rollback()
+
+
+@services
+async def test_what_the_caller_has_not_flushed_is_saved_with_the_update(
+    factory: Factory, service_class: type[RemixService]
+) -> None:
+    key = await new_remix(factory)
+    async with session_scope(factory) as session:
+        session.sync_session.autoflush = False
+        item = await service_class(session).get(key)
+        item.plays = 9
+        await service_class(session).update(key, RemixCreate(name="both"))
+
+    stored = await stored_remix(factory, key)
+    assert (stored.name, stored.plays) == ("both", 9)
+
+
 async def test_delete_where_forgets_the_objects_that_it_deleted(free: SongService) -> None:
     first, last = await free.get(1), await free.get(42)
 
@@ -507,3 +694,61 @@ def test_pyright_accepts_and_rejects_what_it_should(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
     assert "0 errors, 0 warnings" in done.stdout, done.stdout
+
+
+async def test_a_bulk_write_counts_as_a_version(session: AsyncSession, factory: Factory) -> None:
+    service = SloganService(session)
+    kept = await service.create(SloganData(band="Blur", text="tea"))
+    await session.commit()
+    async with factory() as other:
+        await SloganService(other).update_where(band="Blur", values={"text": "water"})
+        await other.commit()
+
+    assert kept.version == 1
+    with pytest.raises(StaleVersionError):
+        await service.update("Blur", SloganData(band="Blur", text="wine"))
+    await session.rollback()
+    slogan = await service.get("Blur", load=(), strict=True)
+    assert (slogan.text, slogan.version) == ("water", 2)
+
+    await service.upsert_many([SloganData(band="Blur", text="gin")], on="band")
+    await service.update_where(band="Blur", values={"text": "rum"})
+    assert (slogan.text, slogan.version) == ("rum", 4)
+
+
+@pytest.mark.only_on("mysql", reason="its collation finds a key that is spelled otherwise")
+@pytest.mark.parametrize("service_of", [VenueService, NorthernVenueService])
+async def test_a_key_that_is_spelled_otherwise_is_read_anew(
+    session: AsyncSession, factory: Factory, service_of: type[VenueService]
+) -> None:
+    service = service_of(session)
+    kept = await service.create(VenueData(name="Roxy", note="old"))
+    await session.commit()
+    async with factory() as other:
+        await VenueService(other).update("Roxy", VenueData(name="Roxy", note="new"))
+        await other.commit()
+
+    await service.update("roxy", VenueData(name="Roxy", note="old"))
+    await session.commit()
+
+    assert kept.note == "old"
+    async with factory() as other:
+        assert (await VenueService(other).get("Roxy")).note == "old"
+
+
+async def test_a_computed_column_follows_a_bulk_write(session: AsyncSession) -> None:
+    service = VenueService(session)
+    venue = await service.create(VenueData(name="Roxy", note="a"))
+    await session.refresh(venue)
+
+    await service.update_where(name="Roxy", values={"note": "bc"})
+
+    assert venue.shout == "bc!"
+
+
+@pytest.mark.parametrize("wanted", ["max:mood", "min:live", "max:code", "min:extra"])
+async def test_an_order_that_databases_do_not_share_has_no_greatest(
+    session: AsyncSession, wanted: str
+) -> None:
+    with pytest.raises(InvalidFilterError, match="databases do not agree on an order of"):
+        await SongService(session).aggregate(compute={"most": wanted})
