@@ -1,0 +1,344 @@
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+from production_patterns.accounts import PATIENT, balances, fill, transfer_unordered, transfers
+from production_patterns.every_driver import running_engine, until, urls
+from production_patterns.lossy_proxy import Loss, LossyProxy
+from sqlalchemy import URL, func
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.orm.exc import StaleDataError
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from snippets.async_operations.errors import ErrorKind, classify
+from snippets.async_operations.locking import Blueprint
+from snippets.async_operations.transactions import Account, Transfer, withdraw
+from snippets.database_setup.pooling import pool_figures
+from snippets.database_setup.session import session_factory, session_scope
+from snippets.database_setup.sqlite_pragmas import begin_immediate
+from snippets.production_patterns.retries import CommitUnclearError, run_with_retries
+
+TABLES = [Account, Transfer, Blueprint]
+Factory = async_sessionmaker[AsyncSession]
+
+
+def meeting(
+    work: Callable[[AsyncSession, int, int, Callable[[], Awaitable[None]]], Awaitable[None]],
+    tries: list[int],
+) -> Callable[[int, int], Callable[[AsyncSession], Awaitable[None]]]:
+    """Make two works that wait for each other in the middle of their first try."""
+    barrier = asyncio.Barrier(2)
+
+    def made(first: int, second: int) -> Callable[[AsyncSession], Awaitable[None]]:
+        async def run(session: AsyncSession) -> None:
+            tries.append(first)
+
+            async def meet() -> None:
+                if tries.count(first) == 1:
+                    await barrier.wait()
+
+            await work(session, first, second, meet)
+
+        return run
+
+    return made
+
+
+@pytest.mark.not_on("sqlite", reason="one writer at a time cannot deadlock")
+async def test_both_of_two_transactions_that_deadlock_are_done_in_the_end(
+    factory: Factory, database_url: URL
+) -> None:
+    async def opposite(
+        session: AsyncSession, first: int, second: int, meet: Callable[[], Awaitable[None]]
+    ) -> None:
+        await withdraw(session, first, 10)
+        await meet()
+        await withdraw(session, second, -10)
+
+    for url in urls(database_url):
+        await fill(factory)
+        tries: list[int] = []
+        work = meeting(opposite, tries)
+        async with running_engine(url) as engine, asyncio.TaskGroup() as group:
+            for one, other in ((1, 2), (2, 1)):
+                group.create_task(run_with_retries(session_factory(engine), work(one, other)))
+
+        assert len(tries) == 3
+        assert await balances(factory) == [1000, 1000]
+
+
+async def test_of_two_transactions_that_disturb_each_other_one_sees_what_the_other_did(
+    factory: Factory, database_url: URL
+) -> None:
+    refused = []
+
+    async def empty_both(
+        session: AsyncSession, first: int, _second: int, meet: Callable[[], Awaitable[None]]
+    ) -> None:
+        total = (await session.exec(select(func.sum(Account.balance_cents)))).one()
+        await meet()
+        if total < 2000:
+            refused.append(first)
+        else:
+            await withdraw(session, first, 1000)
+
+    for url in urls(database_url):
+        await fill(factory)
+        refused.clear()
+        tries: list[int] = []
+        work = meeting(empty_both, tries)
+        async with running_engine(url) as engine, asyncio.TaskGroup() as group:
+            for one, other in ((1, 2), (2, 1)):
+                run = run_with_retries(
+                    session_factory(engine), work(one, other), level="SERIALIZABLE"
+                )
+                group.create_task(run)
+
+        assert len(tries) == 3
+        assert len(refused) == 1
+        assert sorted(await balances(factory)) == [0, 1000]
+
+
+async def test_with_a_level_too_sqlites_write_lock_may_be_taken_first(factory: Factory) -> None:
+    await fill(factory)
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        await begin_immediate(session)
+        account = await session.get_one(Account, 1)
+        await asyncio.sleep(0.05)
+        account.balance_cents -= 10
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(run_with_retries(factory, work, level="SERIALIZABLE", attempts=20))
+
+    assert await balances(factory) == [970, 1000]
+    sqlite = factory.kw["bind"].dialect.name == "sqlite"
+    assert tries == 3 if sqlite else tries >= 3  # one after the other, nobody in vain
+
+
+async def test_a_lock_that_is_free_again_is_waited_for(
+    factory: Factory, database_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    for url in urls(database_url):
+        await fill(factory)
+        tries: list[int] = []
+
+        async def work(session: AsyncSession, tries: list[int] = tries) -> None:
+            tries.append(id(session))
+            await withdraw(session, 1, 10)
+
+        caplog.clear()
+        async with running_engine(url, lock_timeout=0.2) as engine:
+            async with factory() as holder:
+                await withdraw(holder, 1, 5)
+                with caplog.at_level(logging.INFO, "snippets.production_patterns.retries"):
+                    task = asyncio.create_task(run_with_retries(session_factory(engine), work))
+                    await until(lambda: caplog.records)
+                await holder.commit()
+            await task
+
+        assert len(tries) >= 2
+        assert await balances(factory) == [985, 1000]
+
+
+async def test_the_last_error_is_raised_as_it_is(factory: Factory, database_url: URL) -> None:
+    for url in urls(database_url):
+        await fill(factory)
+        tries = 0
+
+        async def work(session: AsyncSession) -> None:
+            nonlocal tries
+            tries += 1
+            await withdraw(session, 1, 10)
+
+        async with running_engine(url, lock_timeout=0.2) as engine, factory() as holder:
+            await withdraw(holder, 1, 5)
+            with pytest.raises(DBAPIError) as caught:
+                await run_with_retries(session_factory(engine), work, attempts=2)
+
+            assert classify(caught.value).kind is ErrorKind.LOCK_TIMEOUT
+            assert tries == 2
+            figures = pool_figures(engine)
+            assert figures is not None
+            assert figures.in_use == 0
+
+
+async def test_no_try_begins_when_the_time_is_over(factory: Factory, database_url: URL) -> None:
+    await fill(factory)
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        await withdraw(session, 1, 10)
+
+    async with running_engine(database_url, lock_timeout=0.2) as engine, factory() as holder:
+        await withdraw(holder, 1, 5)
+        with pytest.raises(DBAPIError):
+            await run_with_retries(session_factory(engine), work, attempts=100, seconds=0.2)
+
+    assert tries == 1
+
+
+async def test_an_error_that_would_come_again_is_raised_at_once(factory: Factory) -> None:
+    await fill(factory)
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        session.add(Account(id=1, owner="bob"))
+
+    with pytest.raises(IntegrityError):
+        await run_with_retries(factory, work)
+
+    assert tries == 1
+
+
+@pytest.mark.not_on("sqlite", reason="the database itself refuses the write, and may be retried")
+@pytest.mark.parametrize("asked_for", [True, False])
+async def test_a_stale_object_is_retried_where_it_is_asked_for(
+    factory: Factory, asked_for: bool
+) -> None:
+    async with session_scope(factory) as session:
+        session.add(Blueprint(id=1, drawing="old"))
+    tries = 0
+
+    async def work(session: AsyncSession) -> str:
+        nonlocal tries
+        tries += 1
+        blueprint = await session.get_one(Blueprint, 1)
+        before = blueprint.drawing
+        if tries == 1:
+            async with session_scope(factory) as other:
+                (await other.get_one(Blueprint, 1)).drawing = "theirs"
+        blueprint.drawing = "mine"
+        return before
+
+    run = run_with_retries(factory, work, also=(StaleDataError,) if asked_for else ())
+    if asked_for:
+        assert await run == "theirs"
+        assert tries == 2
+    else:
+        with pytest.raises(StaleDataError):
+            await run
+        assert tries == 1
+
+
+@pytest.mark.not_on("sqlite", reason="there is no connection that could be lost")
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_connection_that_is_lost_before_the_commit_costs_one_try(
+    factory: Factory, database_url: URL, reset: bool
+) -> None:
+    for url in urls(database_url):
+        await fill(factory)
+        sessions: list[AsyncSession] = []
+        async with LossyProxy(url) as proxy, running_engine(proxy.url) as engine:
+
+            async def work(
+                session: AsyncSession,
+                sessions: list[AsyncSession] = sessions,
+                proxy: LossyProxy = proxy,
+            ) -> None:
+                sessions.append(session)
+                await withdraw(session, 1, 10)
+                if len(sessions) == 1:
+                    proxy.cut(reset=reset)
+                await withdraw(session, 2, -10)
+
+            await run_with_retries(session_factory(engine), work)
+
+        assert len(sessions) == 2
+        assert sessions[0] is not sessions[1]
+        assert await balances(factory) == [990, 1010]
+
+
+@pytest.mark.not_on("sqlite", reason="nobody can refuse to connect")
+async def test_a_server_that_refuses_connections_is_asked_again(
+    factory: Factory, database_url: URL
+) -> None:
+    for url in urls(database_url):
+        await fill(factory)
+        tries = 0
+
+        async def work(session: AsyncSession) -> None:
+            nonlocal tries
+            tries += 1
+            await withdraw(session, 1, 10)
+
+        async with LossyProxy(url) as proxy, running_engine(proxy.url) as engine:
+            await proxy.refuse()
+            task = asyncio.create_task(
+                run_with_retries(session_factory(engine), work, attempts=1000, seconds=60)
+            )
+            await until(lambda: tries >= 2)  # noqa: B023 - awaited in the same round
+            await proxy.accept()
+            await task
+
+        assert await balances(factory) == [990, 1000]
+
+
+@pytest.mark.not_on("sqlite", reason="there is no connection that could be lost")
+@pytest.mark.parametrize(("loss", "saved"), [("before", 0), ("after", 1)])
+async def test_a_commit_whose_answer_is_lost_is_not_run_again(
+    factory: Factory, database_url: URL, loss: Loss, saved: int
+) -> None:
+    for url in urls(database_url):
+        await fill(factory)
+        tries = 0
+
+        async def work(session: AsyncSession) -> None:
+            nonlocal tries
+            tries += 1
+            await transfer_unordered(session, 1, 2)
+
+        async with LossyProxy(url) as proxy, running_engine(proxy.url) as engine:
+            proxy.lose_commit.append(loss)
+            with pytest.raises(CommitUnclearError) as caught:
+                await run_with_retries(session_factory(engine), work)
+
+        assert isinstance(caught.value.__cause__, DBAPIError)
+        assert tries == 1
+        assert await transfers(factory) == saved
+
+
+async def test_a_thousand_transfers_in_any_order_are_each_done_once(
+    factory: Factory, engine: AsyncEngine
+) -> None:
+    await fill(factory, 8)
+    tries = 0
+    chance = random.Random(7)
+
+    async def clerk() -> None:
+        for _ in range(50):
+            source, target = chance.sample(range(1, 9), 2)
+
+            async def work(session: AsyncSession, pair: tuple[int, int] = (source, target)) -> None:
+                nonlocal tries
+                tries += 1
+                await transfer_unordered(session, *pair)
+
+            await run_with_retries(factory, work, **PATIENT)  # type: ignore[arg-type]
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(clerk())
+
+    assert await transfers(factory) == 1000
+    assert sum(await balances(factory)) == 8000
+    async with factory() as session:
+        done = (await session.exec(select(Transfer))).all()
+    expected = [1000] * 8
+    for each in done:
+        expected[each.source_id - 1] -= each.cents
+        expected[each.target_id - 1] += each.cents
+    assert await balances(factory) == expected
+    assert engine.dialect.name == "sqlite" or tries > 1000
