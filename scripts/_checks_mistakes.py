@@ -2,13 +2,11 @@
 
 import ast
 import re
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 
 from _bundle import Bundle, Note, as_heading, page_of, topic_of
-from _markdown import CODE_SPAN, Document, Heading, lines_outside_fences, read_fences
+from _mistakes import SYMPTOM, mistake_headings, quoted_texts
 from _syntax import names_in, string_of
 
 
@@ -43,48 +41,13 @@ def mistakes(bundle: Bundle) -> Iterator[Note]:
                     yield Note(page, heading.line, f"`{heading.text}` has no {label}", fix)
 
 
-def mistake_headings(page: Document) -> Iterator[Heading]:
-    section = ""
-    for heading in page.headings:
-        section = heading.text if heading.level == 2 else section
-        if heading.level == 3 and section == "Mistakes":
-            yield heading
-
-
 # Shorter pieces of a quoted text say too little to search for.
 MIN_PIECE = 12
-SYMPTOM = re.compile(r"\*\*Symptom[.:]?\*\*(.*?)(?=\*\*(?:Cause|Fix)\b|\Z)", re.DOTALL)
 # What lies between the words to search for. Classes of errors differ by driver, so tests name them
 # as classes; what stands in <...> is the look of an object.
 SEAM = re.compile(
     r"\.\.\.|…|\n|<[^<>\n]*>:?|\(?\b[\w.]*(?:Error|Exception|Warning|MissingGreenlet)\b\)?:?"
 )
-# pymysql's `(pymysql.err.DataError) (1406, "Data too long")` would else pass for a call.
-ERROR_CLASS = re.compile(r"\(?[\w.]+(?:Error|Exception|Warning)(?:\)|:) ")
-
-
-def looks_like_code(text: str) -> bool:
-    """Whether this is Python rather than a sentence: `select(Jar)`, `async with begin():`."""
-    if ERROR_CLASS.match(text):
-        return False
-    for form in (text, f"{text} ..."):
-        with warnings.catch_warnings(), suppress(SyntaxError):
-            warnings.simplefilter("ignore")
-            ast.parse(form)
-            return bool(re.search(r"[()\[\]{}=.]", text))
-    return False
-
-
-def quoted_texts(symptom: str) -> Iterator[str]:
-    """Error texts that a symptom quotes: text blocks, and code spans that are sentences."""
-    for fence in read_fences(symptom):
-        if fence.language in {"", "text", "console", "pytb"}:
-            yield "\n".join(fence.lines)
-    prose = "\n".join(line for _, line in lines_outside_fences(symptom))
-    for match in CODE_SPAN.finditer(prose):
-        span = " ".join(match[2].split())
-        if " " in span and not looks_like_code(span):
-            yield span
 
 
 def searchable_pieces(mistake: str) -> list[str]:

@@ -6,6 +6,8 @@ import sync
 from _bundle import UNMIRRORED, Bundle, Note, as_heading, page_of, topic_of
 
 FRAME = ("Decide", "Databases", "Mistakes")
+# Sections that are written or generated without a module.
+FREE_SECTIONS = {"Contents", "Review checklist", *FRAME}
 MAX_LINES_WITHOUT_CONTENTS = 300
 
 
@@ -61,8 +63,7 @@ def mirrored_trees(bundle: Bundle) -> Iterator[Note]:
 def compare_with_page(bundle: Bundle, snippets: str, page: str) -> Iterator[Note]:
     modules = {name for name in bundle.stems(snippets) if not name.startswith("_")}
     sections = bundle.document(page).sections
-    frame = {"Contents", *FRAME}
-    patterns = {section.name: section for section in sections if section.text not in frame}
+    patterns = {section.name: section for section in sections if section.text not in FREE_SECTIONS}
     for name in sorted(patterns.keys() - modules):
         what = f"`{patterns[name].text}` has no {snippets}/{name}.py"
         yield Note(page, patterns[name].line, what, "name the heading after its module")

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Write code into the pages: each block comes from the address in its opening fence."""
+"""Write into the pages what comes from elsewhere: code, versions, and tables of mistakes."""
 
 import argparse
 import ast
@@ -19,17 +19,23 @@ from typing import NamedTuple
 from _excerpt import ADDRESS_FORMS, Source, SyncError, excerpt
 from _imports import import_lines
 from _markdown import Fence, is_closing, lines_outside_fences, read_fences
+from _mistakes import error_index, review_list
 from _syntax import BLOCKS
 
 ROOT = Path(__file__).resolve().parent.parent
 EPILOG = """\
 examples:
-  python scripts/sync.py            write every block and the "Verified with" lines
+  python scripts/sync.py            write every block, generated table and "Verified with" line
   python scripts/sync.py --check    change nothing, list what is stale
 
 exit codes: 0 pages and code agree, 1 a block is stale or cannot be written, 2 wrong usage
 """
 VERIFIED = "Verified with"
+# The first line of a table whose rows are generated.
+TABLES: dict[str, Callable[[Path], list[str]]] = {
+    "| printed | mistake |": error_index,
+    "| page | look for |": review_list,
+}
 
 
 class Problem(NamedTuple):
@@ -159,17 +165,30 @@ class Part(NamedTuple):
     render: Callable[[], list[str]]
 
 
+def rows_below(lines: list[str], header: int) -> slice:
+    """The place of a table's rows: below its header and the rule under that."""
+    start = end = header + 1
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    return slice(start, end)
+
+
 def generated_parts(root: Path, text: str) -> list[Part]:
-    """The blocks with an address and the "Verified with" lines, in the order of the page."""
+    """Blocks with an address, generated tables, "Verified with" lines, in the order of the page."""
     parts = [
         Part(line, slice(line - 1, line), f'"{VERIFIED}"', lambda: [verified_line(root)])
         for line, words in lines_outside_fences(text)
         if words.startswith(VERIFIED)
     ]
+    lines = text.split("\n")
+    for line, words in lines_outside_fences(text):
+        if table := TABLES.get(words):
+            render = partial(table, root)
+            parts.append(Part(line, rows_below(lines, line), f"the table {words}", render))
     for fence in read_fences(text):
         if fence.address:
-            name, render = f"the block of {fence.address}", partial(render_fence, root, fence)
-            parts.append(Part(fence.start, slice(fence.start, fence.end - 1), name, render))
+            name, block = f"the block of {fence.address}", partial(render_fence, root, fence)
+            parts.append(Part(fence.start, slice(fence.start, fence.end - 1), name, block))
     return sorted(parts, key=attrgetter("line"))
 
 

@@ -171,10 +171,16 @@ def test_a_skill_of_too_many_lines_is_found(tree: bundle.Tree) -> None:
     assert found(tree) == [("budgets", "SKILL.md")]
 
 
-def test_a_page_of_too_many_characters_is_found(tree: bundle.Tree) -> None:
-    tree.append("references/troubleshooting.md", "word " * 2_000)
+@pytest.mark.parametrize(("page", "words"), [("versions", 2_000), ("troubleshooting", 2_800)])
+def test_a_page_of_too_many_characters_is_found(tree: bundle.Tree, page: str, words: int) -> None:
+    path = f"references/{page}.md"
+    tree.write(path, "# Page\n\nRead when it fits.\n\n" + "word " * (words - 20))
+    tree.append("SKILL.md", f"\n[page]({path})\n")
+    assert found(tree) == []
 
-    assert found(tree) == [("budgets", "references/troubleshooting.md")]
+    tree.append(path, "word " * 20)
+
+    assert found(tree) == [("budgets", path)]
 
 
 def test_pages_that_are_too_large_together_are_found(

@@ -640,3 +640,79 @@ def test_help_shows_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     assert stopped.value.code == 0
     assert "sync.py --check" in (said := capsys.readouterr().out)
     assert "exit codes" in said
+
+
+# generated tables
+
+INDEX = """\
+# Troubleshooting
+
+Read when an error is at hand.
+
+| printed | mistake |
+| --- | --- |
+| old | row |
+
+After it.
+
+| page | look for |
+| --- | --- |
+"""
+
+
+def table_rows(tree: bundle.Tree) -> list[str]:
+    assert sync.main(["--root", str(tree.root)]) == 0
+    text = tree.read("references/troubleshooting.md")
+    return [line for line in text.split("\n") if line.startswith("| ") and "---" not in line]
+
+
+def test_tables_gather_the_mistakes_of_all_pages(tree: bundle.Tree) -> None:
+    tree.write("references/troubleshooting.md", INDEX)
+    tree.replace("references/models.md", "`KeyError: …`", "`no key`, or `a b | c`")
+
+    link = "[Lazy load after close](relationships.md#lazy-load-after-close)"
+    assert table_rows(tree) == [
+        "| printed | mistake |",
+        "| `a b \\| c` | [Key in the head](models.md#key-in-the-head) |",
+        "| `no key` | [Key in the head](models.md#key-in-the-head) |",
+        (
+            "| `sqlalchemy.orm.exc.DetachedInstanceError: Parent instance <Shelf at 0x7f> is"
+            f" not bound to a Session; lazy load operation … cannot proceed` | {link} |"
+        ),
+        (
+            "| `StatementError: (sqlalchemy.exc.MissingGreenlet) greenlet_spawn has not been"
+            f" called; can't call await_() here.` | {link} |"
+        ),
+        "| page | look for |",
+        "| [models](models.md#mistakes) | key in the head |",
+        "| [relationships](relationships.md#mistakes) | lazy load after close |",
+    ]
+
+
+def test_a_stale_table_is_found_and_what_stands_round_it_stays(tree: bundle.Tree) -> None:
+    tree.write("references/troubleshooting.md", INDEX)
+
+    whats = [problem.what for problem in sync.problems(tree.root)]
+
+    assert whats == [
+        "the table | printed | mistake | is stale",
+        "the table | page | look for | is stale",
+    ]
+    table_rows(tree)
+    assert "\n\nAfter it.\n\n| page |" in tree.read("references/troubleshooting.md")
+    assert "old | row" not in tree.read("references/troubleshooting.md")
+    assert sync.problems(tree.root) == []
+
+
+def test_a_text_that_several_mistakes_print_has_one_row(tree: bundle.Tree) -> None:
+    tree.write("references/troubleshooting.md", INDEX)
+    tree.replace("references/models.md", "`KeyError: …`", "`no such key`")
+    tree.append(
+        "references/relationships.md",
+        "\n### Another\n\n**Symptom** `no such key`\n**Cause** C.\n**Fix** F.\n",
+    )
+
+    assert (
+        "| `no such key` | [Key in the head](models.md#key-in-the-head),"
+        " [Another](relationships.md#another) |"
+    ) in table_rows(tree)
