@@ -22,7 +22,9 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from _command import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -311,7 +313,8 @@ async def update_ours(session: AsyncSession, key: int) -> Wagon:
 
 
 async def update_by_hand(session: AsyncSession, key: int) -> Wagon:
-    wagon = await get_by_hand(session, key)
+    # Locked, as ours: or a row that goes meanwhile takes the transaction along.
+    wagon = await session.get_one(Wagon, key, populate_existing=True, with_for_update=True)
     for name, value in WagonUpdate(tonnes=-1, remark=None).model_dump(exclude_unset=True).items():
         setattr(wagon, name, value)
     await session.flush()
@@ -945,13 +948,6 @@ def as_json(reports: Sequence[Report], rows: int, rounds: int) -> dict[str, Any]
             for report in reports
         ],
     }
-
-
-class Parser(argparse.ArgumentParser):
-    """Answers wrong usage with one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def at_least(smallest: int) -> Callable[[str], int]:

@@ -28,7 +28,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
+
+from _command import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -657,13 +659,6 @@ def report_failure(error: StepError) -> None:
     print(f"  {shlex.join(error.command)}", file=sys.stderr)
     for line in error.output.rstrip().splitlines()[-TAIL:]:
         print(f"  | {line}", file=sys.stderr)
-
-
-class Parser(argparse.ArgumentParser):
-    """Answers wrong usage with one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,57 +7,26 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 
+import _scaffold_app
+import _scaffold_imports
+import _scaffold_names
 import pytest
 import scaffold
 from sqlalchemy import URL
 
 from snippets.database_setup.urls import with_password
+from tests.scripts.generated import contents, lints, refusal, run, succeeded, type_checks
 
+CHOICES = [c for size in range(4) for c in combinations(scaffold.PARTS, size)]
+NAMES_OF_KEYS = """
+import {first}
+from app.models import metadata
+print(*sorted(table.primary_key.name for table in metadata.tables.values()))
+"""
 LONGEST = "a_package_name_of_exactly_forty_letters_"
-
-
-def run(folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m ...` in a generated application, as its user would."""
-    prefixes = ("PYTEST_", "DATABASE_", "API_", "TEST_DATABASE_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=folder,
-        env={**kept, "PYTHONDONTWRITEBYTECODE": "1", **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def succeeded(folder: Path, *arguments: str, **variables: str) -> str:
-    done = run(folder, *arguments, **variables)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_text()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """Run the script, expect a failure, and return its one line."""
-    try:
-        returned = scaffold.main(arguments)
-    except SystemExit as stop:
-        returned = stop.code
-    printed = capsys.readouterr()
-    assert returned == code
-    assert printed.out == ""
-    (line,) = printed.err.splitlines()
-    return line
 
 
 @pytest.fixture
@@ -77,14 +46,13 @@ def test_the_application_satisfies_the_linter_and_the_formatter(
 ) -> None:
     scaffold.scaffold_app(tmp_path, package, database)
 
-    succeeded(tmp_path, "ruff", "check", ".", "--no-cache")
-    succeeded(tmp_path, "ruff", "format", "--check", ".", "--no-cache")
+    lints(tmp_path)
 
 
 def test_the_application_satisfies_strict_types(tmp_path: Path) -> None:
     scaffold.scaffold_app(tmp_path, LONGEST, "sqlite")
 
-    succeeded(tmp_path, "mypy", "--cache-dir", os.devnull)
+    type_checks(tmp_path, tmp_path)
 
 
 async def test_the_tests_of_the_application_pass(tmp_path: Path, database_url: URL) -> None:
@@ -93,7 +61,7 @@ async def test_the_tests_of_the_application_pass(tmp_path: Path, database_url: U
     text = with_password(database_url)
     output = succeeded(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", TEST_DATABASE_URL=text)
 
-    assert "41 passed" in output
+    assert "46 passed" in output
 
 
 def test_the_tests_of_the_application_need_no_database(app: Path) -> None:
@@ -150,7 +118,7 @@ async def test_a_generated_migration_needs_no_editing(app: Path, database_url: U
     (written,) = (app / "migrations" / "versions").glob("*_retire.py")
     assert "sa.String(length=40)" in written.read_text()
     assert "sqlmodel" not in written.read_text()
-    assert "app.column_types" not in written.read_text()
+    assert "app.model_parts" not in written.read_text()
 
 
 def test_percent_signs_in_url_and_folder_do_no_harm(tmp_path: Path) -> None:
@@ -219,22 +187,136 @@ def upgrade() -> None:
     assert sorted(tables) == [("alembic_version",), ("hero",)]
 
 
+# Parts
+
+
+@pytest.mark.parametrize("parts", CHOICES, ids="-".join)
+def test_each_choice_of_parts_satisfies_linter_and_types(
+    tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    scaffold.scaffold_app(tmp_path, "pantry", "postgresql", parts)
+
+    lints(tmp_path)
+    type_checks(tmp_path, tmp_path)
+    assert (tmp_path / "migrations").exists() == ("migrations" in parts)
+    assert (tmp_path / "tests").exists() == ("tests" in parts)
+    assert (tmp_path / "pantry" / "api").exists() == ("api" in parts)
+
+
+@pytest.mark.parametrize("parts", [c for c in CHOICES if "tests" in c], ids="-".join)
+async def test_the_tests_of_each_choice_of_parts_pass(
+    tmp_path: Path, parts: tuple[str, ...], database_url: URL
+) -> None:
+    scaffold.scaffold_app(tmp_path, "pantry", "sqlite", parts)
+
+    text = with_password(database_url)
+    output = succeeded(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", TEST_DATABASE_URL=text)
+
+    expected = 5 + 40 * ("api" in parts) + ("migrations" in parts)
+    assert f"{expected} passed" in output
+
+
+SERVE = """
+import asyncio
+from httpx import ASGITransport, AsyncClient
+from pantry.main import create_app
+
+async def main():
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        async with AsyncClient(transport=ASGITransport(app=app), base_url="http://x") as client:
+            answer = await client.post("/heroes", json={"name": "Ada"})
+            print(answer.status_code, (await client.get("/heroes")).json()["items"][0]["name"])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("parts", CHOICES, ids="-".join)
+async def test_each_choice_of_parts_runs(
+    tmp_path: Path, parts: tuple[str, ...], database_url: URL
+) -> None:
+    settings = {"DATABASE_URL": with_password(database_url)}
+    report = scaffold.scaffold_app(tmp_path, "pantry", "sqlite", parts)
+    command = next(c for c in report.next if "alembic" in c or "create_tables" in c)
+    module = command.removeprefix(".venv/bin/python -m ").removeprefix(".venv/bin/")
+
+    succeeded(tmp_path, *module.split(), **settings)
+    program = ["-c", SERVE] if "api" in parts else ["pantry", "Ada", "foresight"]
+    output = succeeded(tmp_path, *program, **settings)
+
+    assert output == ("201 Ada\n" if "api" in parts else "Ada\n")
+
+
+@pytest.mark.parametrize(
+    ("parts", "absent"),
+    [
+        (["migrations", "tests"], {"fastapi", "uvicorn", "httpx", "starlette"}),
+        (["api", "tests"], {"alembic"}),
+        (["api", "migrations"], {"pytest", "httpx", "aiosqlite"}),
+        ([], {"fastapi", "alembic", "pytest"}),
+    ],
+)
+def test_what_a_part_needs_comes_with_it_alone(parts: list[str], absent: set[str]) -> None:
+    files = scaffold.app_files("shop", "mysql", parts)
+
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {_scaffold_imports.distribution(item) for item in listed}
+    imported = _scaffold_imports.libraries(t for n, t in files.items() if n.endswith(".py"))
+    assert not names & absent
+    assert not imported & absent
+    assert imported - {"shop", "tests"} <= names | {"starlette", "pydantic_settings"}
+    assert ("API_COUNT_STATEMENTS" in files[".env.example"]) == ("api" in parts)
+    for part, word in (("api", "uvicorn"), ("migrations", "alembic upgrade"), ("tests", "pytest")):
+        assert (word in files["README.md"]) == (part in parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("api,migrations,tests", ["api", "migrations", "tests"]),
+        ("tests, api", ["api", "tests"]),
+        ("none", []),
+    ],
+)
+def test_parts_are_named_in_any_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, parts: list[str]
+) -> None:
+    assert scaffold.main(["app", str(tmp_path / "new"), "--with", text, "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["parts"] == parts
+
+
 # What is written
 
 
-@pytest.mark.parametrize("topic", scaffold.SUBPACKAGES)
+def as_snippet(text: str) -> list[str]:
+    """Return the lines of a copy with the bundle's names in its imports, in no order."""
+    for (topic, module), place in _scaffold_names.PUBLISHED.items():
+        text = text.replace(f"from app.{'.'.join(place)} ", f"from snippets.{topic}.{module} ")
+    for topic, subpackage in _scaffold_names.SUBPACKAGES.items():
+        text = text.replace(f"from app.{subpackage}", f"from snippets.{topic}")
+    return sorted(text.splitlines())
+
+
+USED_TOPICS = [
+    "async_operations", "database_setup", "fastapi_integration", "migrations", "models",
+    "servicebase",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("topic", USED_TOPICS)
 def test_only_imports_differ_from_the_snippets(topic: str) -> None:
     files = scaffold.app_files("app", "sqlite")
-    folder = f"app/{scaffold.SUBPACKAGES[topic]}/"
+    folder = f"app/{_scaffold_names.SUBPACKAGES[topic]}/"
     copies = [name for name in files if name.startswith(folder) and files[name]]
 
     assert copies
     for name in copies:
-        text = files[name]
-        for other, subpackage in scaffold.SUBPACKAGES.items():
-            text = text.replace(f"from app.{subpackage}", f"from snippets.{other}")
-        original = scaffold.ROOT / "snippets" / topic / name.removeprefix(folder)
-        assert text == original.read_text()
+        place = (folder.split("/")[1], Path(name).stem)
+        original = _scaffold_names.snippet_file(*_scaffold_names.origin_of(*place))
+        assert as_snippet(files[name]) == sorted(original.read_text().splitlines())
 
 
 def test_no_example_of_the_bundle_gets_into_the_application() -> None:
@@ -243,7 +325,7 @@ def test_no_example_of_the_bundle_gets_into_the_application() -> None:
     names = {Path(name).stem for name in files}
     assert {"engine", "session", "service", "cursor_pagination", "error_handlers"} <= names
     assert not names & {"mistakes", "create_tables", "custom_services", "_cinema", "crud_router"}
-    tables = [name for name, text in files.items() if "table=True" in text]
+    tables = [n for n, text in files.items() if n.endswith(".py") and "table=True" in text]
     assert tables == ["app/models.py"]
 
 
@@ -277,17 +359,26 @@ def test_the_ranges_and_rules_are_those_of_the_bundle() -> None:
     bundle = tomllib.loads((scaffold.ROOT / "pyproject.toml").read_text())
     written = tomllib.loads(scaffold.app_files("shop", "sqlite")["pyproject.toml"])
 
-    assert set(bundle["project"]["dependencies"]) <= set(written["project"]["dependencies"])
+    core = bundle["tool"]["async-sqlmodel"]["ranges"]["core"]
+    assert set(core) <= set(written["project"]["dependencies"])
     assert "fastapi>=0.115" in written["project"]["dependencies"]
     rules = written["tool"]["ruff"]["lint"]
     assert rules["select"] == sorted(bundle["tool"]["ruff"]["lint"]["select"])
     assert rules["ignore"] == bundle["tool"]["ruff"]["lint"]["ignore"]
 
 
+def test_the_loop_scopes_are_those_that_the_skill_asks_for() -> None:
+    options = tomllib.loads(scaffold.app_files("app", "sqlite")["pyproject.toml"])["tool"]["pytest"]
+
+    for name in ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope"):
+        assert options["ini_options"][name] == "function"
+        assert f"{name} = function" in (scaffold.ROOT / "SKILL.md").read_text()
+
+
 def test_the_same_bytes_are_written_each_time(tmp_path: Path) -> None:
     script = str(scaffold.ROOT / "scripts" / "scaffold.py")
     for seed in ("1", "2"):
-        command = [sys.executable, "-I", script, "app", str(tmp_path / seed)]
+        command = [sys.executable, script, "app", str(tmp_path / seed)]
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
 
@@ -300,7 +391,7 @@ def test_the_same_bytes_are_written_each_time(tmp_path: Path) -> None:
 def test_an_import_that_becomes_too_long_is_written_over_several_lines() -> None:
     source = "from snippets.database_setup.engine import engine_for, engine_from_settings as made\n"
 
-    renamed = scaffold.rename_imports(source, LONGEST)
+    renamed = _scaffold_imports.rename_imports(source, LONGEST)
 
     assert renamed == (
         f"from {LONGEST}.database.engine import (\n"
@@ -310,10 +401,40 @@ def test_an_import_that_becomes_too_long_is_written_over_several_lines() -> None
     )
 
 
+def test_imports_are_in_order_under_their_new_names() -> None:
+    source = (
+        "from snippets.async_operations.errors import classify\n"
+        "from snippets.database_setup.session import (\n"
+        "    session_scope,\n"
+        ")\n"
+        "from snippets.servicebase.service import ServiceBase\n"
+        "\n"
+        "\n"
+        "def later() -> None:\n"
+        "    from snippets.models.keys import b\n"
+        "    from snippets.fastapi_integration._query_model import a\n"
+    )
+
+    renamed = _scaffold_imports.rename_imports(source, "shop")
+
+    assert renamed == (
+        "from shop.database.session import (\n"
+        "    session_scope,\n"
+        ")\n"
+        "from shop.operations.errors import classify\n"
+        "from shop.services.service import ServiceBase\n"
+        "\n"
+        "\n"
+        "def later() -> None:\n"
+        "    from shop.api.query_model import a\n"
+        "    from shop.model_parts.keys import b\n"
+    )
+
+
 def test_text_that_only_looks_like_an_import_stays() -> None:
     source = '"""\nfrom snippets.database_setup.urls import async_url\n"""\n'
 
-    assert scaffold.rename_imports(source, "shop") == source
+    assert _scaffold_imports.rename_imports(source, "shop") == source
 
 
 @pytest.mark.parametrize(
@@ -326,18 +447,20 @@ def test_text_that_only_looks_like_an_import_stays() -> None:
 )
 def test_an_import_that_cannot_be_renamed_is_refused(source: str, message: str) -> None:
     with pytest.raises(scaffold.TemplateError, match=message):
-        scaffold.rename_imports(source, "shop")
+        _scaffold_imports.rename_imports(source, "shop")
 
 
 def test_what_a_snippet_imports_comes_along_also_as_a_whole_module() -> None:
-    needed = scaffold.needed_modules(["from app.services.service import ServiceBase"], "app")
+    needed = _scaffold_imports.needed_modules(
+        ["from app.services.service import ServiceBase"], "app"
+    )
 
     assert {"app.services.bulk", "app.services._aggregates", "app.operations.errors"} <= {*needed}
 
 
 def test_a_template_that_imports_a_missing_snippet_is_refused() -> None:
     with pytest.raises(scaffold.TemplateError, match=r"database_setup/unwritten\.py is missing"):
-        scaffold.needed_modules(["from app.database.unwritten import x"], "app")
+        _scaffold_imports.needed_modules(["from app.database.unwritten import x"], "app")
 
 
 # Where it is written
@@ -518,6 +641,11 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--database", "oracle"], "use sqlite, postgresql, mysql"),
         (["--database", "postgres"], "use postgresql with"),
         (["--database", "mariadb"], "use mysql with"),
+        (
+            ["--with", "api,docs,web"],
+            "unknown part 'docs', 'web': use some of api,migrations,tests",
+        ),
+        (["--with", ""], "unknown part ''"),
         (["--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -541,7 +669,8 @@ def test_json_has_a_stable_shape(tmp_path: Path, capsys: pytest.CaptureFixture[s
     answer = json.loads(capsys.readouterr().out)
 
     assert list(answer) == [
-        "dest", "package", "database", "dry_run", "files", "install", "next",
+        "dest", "package", "database", "parts", "dry_run", "files", "install", "next",
+        "add_a_table", "call",
     ]  # fmt: skip
     assert answer["dest"] == str(tmp_path / "new")
     assert {"path": "shop/models.py", "action": "create"} in answer["files"]
@@ -560,17 +689,93 @@ def test_the_answer_says_what_to_do_next(
     assert f"  cd '{dest}'\n" in printed
     assert "then set DATABASE_URL in .env\n" in printed
     assert "uvicorn --factory shop.main:create_app" in printed
+    assert "cat shop/{models,heroes,hero_routes,main}.py\n  shop/models.py:" in printed
+    assert "shop/<singular>_routes.py: a router, included in shop/main.py" in printed
 
 
-def test_the_list_names_the_application_and_its_files(
-    capsys: pytest.CaptureFixture[str],
+def test_the_answer_says_what_to_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaffold.main(["app", str(tmp_path / "shop"), "--package", "shop"]) == 0
+
+    call = capsys.readouterr().out.partition("\ncall:\n")[2]
+
+    assert "shop.database.settings: engine_from_settings(settings: Data" in call
+    assert "async with session_scope(factory: async_sessionmaker[AsyncSession]) -> Async" in call
+    assert "shop.services.service: ServiceBase: values_for_create" in call
+    assert {"create_many", "cursor_page", "aggregate"} <= {*re.findall(r"\w+", call)}
+    assert "shop.api.dependencies: FactoryDep; SessionDep; provided(service: type[" in call
+    assert f"add servicebase/service {tmp_path / 'shop'} --dry-run\n" in call
+    assert len(call) < 2500  # an agent pays for each word
+
+
+def test_whatever_is_named_for_the_answer_is_there() -> None:
+    files = scaffold.app_files("app", "sqlite")
+    lines = list(_scaffold_app.call_lines(files, "app"))
+
+    assert len(lines) == len(_scaffold_app.CALLED)
+    for line, names in zip(lines, _scaffold_app.CALLED.values(), strict=True):
+        assert {*names} <= {*re.findall(r"\w+", line)}
+    without_api = list(_scaffold_app.call_lines(scaffold.app_files("app", "sqlite", []), "app"))
+    assert not [line for line in without_api if line.startswith("app.api.")]
+
+
+@pytest.mark.parametrize("first", ["app.production.exactly_once", "app.models"])
+def test_constraints_have_names_in_whatever_order_modules_are_imported(
+    app: Path, first: str
 ) -> None:
+    assert scaffold.main(["add", "production_patterns/exactly_once", str(app)]) == 0
+    models = app / "app" / "models.py"
+    before = "from app.model_parts.bodies"
+    text = models.read_text()
+    assert text.count(before) == 1
+    models.write_text(text.replace(before, f"import app.production.exactly_once\n{before}"))
+
+    tables = succeeded(app, "-c", NAMES_OF_KEYS.format(first=first))
+
+    assert tables.split() == ["pk_hero", "pk_receipt"]
+
+
+def test_an_application_may_have_the_drivers_of_several_databases(tmp_path: Path) -> None:
+    scaffold.scaffold_app(tmp_path / "shop", "shop", "postgresql,sqlite", ["migrations"])
+
+    needed = tomllib.loads((tmp_path / "shop" / "pyproject.toml").read_text())["project"]
+    assert {"aiosqlite>=0.20", "asyncpg>=0.30"} <= {*needed["dependencies"]}
+    assert not [item for item in needed["dependencies"] if "aiomysql" in item]
+    url = (tmp_path / "shop" / ".env.example").read_text()
+    assert "DATABASE_URL=postgresql+asyncpg://" in url
+    assert "on PostgreSQL, SQLite." in (tmp_path / "shop" / "README.md").read_text()
+    with pytest.raises(scaffold.UsageError, match="unknown database 'mariadb': use mysql with"):
+        scaffold.scaffold_app(tmp_path / "other", "shop", "sqlite,mariadb")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_list_names_parts_and_patterns(capsys: pytest.CaptureFixture[str]) -> None:
     assert scaffold.main(["list"]) == 0
     text = capsys.readouterr().out
     assert scaffold.main(["list", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
 
-    assert text.startswith("app: FastAPI, Alembic and tests on sqlite, postgresql, mysql")
-    assert "app/database/session.py" in text
+    assert text.startswith(
+        "app: a data layer on sqlite, postgresql, mysql; --with chooses from\n  api"
+    )
+    assert re.search(r"\n  relationships/eager_loading +Load related objects in the query", text)
     assert answer["app"]["databases"] == ["sqlite", "postgresql", "mysql"]
+    assert [*answer["app"]["parts"]] == ["api", "migrations", "tests"]
     assert answer["app"]["files"] == list(scaffold.app_files("app", "sqlite"))
+    by_name = {pattern["name"]: pattern for pattern in answer["patterns"]}
+    assert by_name["migrations/script_directory"]["summary"].startswith("Alembic runs this file")
+    assert by_name["models/soft_delete"]["read"] == "references/models.md#soft-delete"
+    assert all(pattern["summary"] for pattern in answer["patterns"])
+    assert not any("mistakes" in name or "/_" in name for name in by_name)
+
+
+def test_who_reads_only_the_beginning_sees_no_error() -> None:
+    command = [sys.executable, str(scaffold.ROOT / "scripts" / "scaffold.py"), "list"]
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writing)
+
+    assert (done.returncode, done.stderr) == (0, "")

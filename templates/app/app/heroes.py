@@ -1,63 +1,16 @@
-"""The service and the routes of heroes.
+"""The service of heroes: all that the application does with them."""
 
-Each request has one session and one transaction, which is committed before the answer is sent.
-"""
+from typing import ClassVar
 
-from typing import Annotated, ClassVar
-
-from fastapi import APIRouter, Depends, Response
-
-from app.api._query_model import cursor_query
-from app.api.dependencies import provided
-from app.api.error_handlers import documented
-from app.models import Hero, HeroCreate, HeroPublic, HeroUpdate
-from app.services.cursor_pagination import CursorPage
-from app.services.query_parameters import ListQuery
+from app.models import Hero, HeroCreate, HeroUpdate
 from app.services.service import ServiceBase
 
 
 class HeroService(ServiceBase[Hero, HeroCreate, HeroUpdate]):
-    # What URLs may ask for; all else is refused.
+    # What strangers may filter and sort by, in URLs for example; all else is refused.
     filterable: ClassVar = {
         "name": {"eq", "icontains", "in"},
         "power": {"eq", "is_null"},
         "created_at": {"gte", "lt"},
     }
     sortable = ("name", "created_at")
-
-
-Heroes = Annotated[HeroService, Depends(provided(HeroService))]
-HeroQuery = Annotated[ListQuery, Depends(cursor_query(HeroService))]
-
-router = APIRouter(prefix="/heroes", tags=["heroes"])
-
-
-@router.post("", status_code=201, response_model=HeroPublic, responses=documented(400, 409, 422))
-async def create_hero(data: HeroCreate, heroes: Heroes, response: Response) -> Hero:
-    hero = await heroes.create(data)
-    response.headers["Location"] = f"/heroes/{hero.id}"
-    return hero
-
-
-@router.get("", responses=documented(404, 422))
-async def list_heroes(query: HeroQuery, heroes: Heroes) -> CursorPage[HeroPublic]:
-    page = await heroes.cursor_page(
-        *query.where, order_by=query.order_by, limit=query.limit, cursor=query.cursor
-    )
-    return page.map(HeroPublic.model_validate)
-
-
-@router.get("/{hero_id}", response_model=HeroPublic, responses=documented(404, 422))
-async def read_hero(hero_id: int, heroes: Heroes) -> Hero:
-    return await heroes.get(hero_id)
-
-
-@router.patch("/{hero_id}", response_model=HeroPublic, responses=documented(400, 404, 409, 422))
-async def change_hero(hero_id: int, data: HeroUpdate, heroes: Heroes) -> Hero:
-    """Change what was sent: null is a value, a field that was left out stays."""
-    return await heroes.update(hero_id, data)
-
-
-@router.delete("/{hero_id}", status_code=204, responses=documented(404, 409, 422))
-async def delete_hero(hero_id: int, heroes: Heroes) -> None:
-    await heroes.delete(hero_id)

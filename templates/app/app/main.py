@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app.api.error_handlers import add_error_handlers
-from app.database.engine import engine_from_settings
 from app.database.session import run_to_end, session_factory
-from app.database.settings import DatabaseSettings
-from app.heroes import router
+from app.database.settings import DatabaseSettings, engine_from_settings
+from app.hero_routes import router
 from app.settings import ApiSettings
 from app.statement_counter import StatementCounter, count_statements
 

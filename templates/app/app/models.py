@@ -1,4 +1,4 @@
-"""Tables, and beside each the shapes in which it enters and leaves the API."""
+"""Tables, and beside each the shapes in which it enters and leaves."""
 
 from datetime import datetime
 from typing import Annotated
@@ -7,18 +7,10 @@ from pydantic import Field as Limit
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from app.api._fields import Body, Public, Text, may_be_left_out
-from app.column_types.timestamps import UTCTimestamp, utc_now
+from app.model_parts.bodies import Body, Public, Text, may_be_left_out
+from app.model_parts.timestamps import UTCTimestamp, utc_now
 
-# Set before the first table: migrations can only change a constraint whose name is known.
 metadata = SQLModel.metadata
-metadata.naming_convention = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
 
 
 class Hero(SQLModel, table=True):
