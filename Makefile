@@ -9,40 +9,52 @@ TESTS ?= tests
 COVERAGE = --cov --cov-report=term $(if $(findstring mysql,$(REQUIRED_DATABASES)),--cov-fail-under=100)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sa20 test-floor bench check format sync clean
+.PHONY: help demo test test-sa20 test-floor bench verify record check format sync clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.latest ## from nothing to a running data layer (DATABASE=sqlite, postgresql or a URL)
+demo: $(VENV)/.stamp ## from nothing to a running data layer (DATABASE=sqlite, postgresql or a URL)
 	@$(VENV)/bin/python scripts/demo.py --database '$(DATABASE)'
 
-test: $(VENV)/.latest ## every documented pattern, on every database this machine can run
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(COVERAGE) $(TESTS)
+test: $(VENV)/.stamp ## every documented pattern, on every database this machine can run
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(COVERAGE) --junitxml=build/junit-latest.xml $(TESTS)
 
-test-sa20: $(VENV)-sa20/.sa20 ## the suite on SQLAlchemy 2.0
-	$(VENV)-sa20/bin/python -m pytest $(PYTEST_ARGS) --ignore=tests/scripts $(TESTS)
+test-sa20: $(VENV)-sa20/.stamp ## the suite on SQLAlchemy 2.0
+	$(VENV)-sa20/bin/python -m pytest $(PYTEST_ARGS) --junitxml=build/junit-sa20.xml \
+		--ignore=tests/scripts --ignore=tests/install --ignore=tests/evals $(TESTS)
 
-test-floor: $(VENV)-floor/.floor ## the suite on the oldest supported versions
-	$(VENV)-floor/bin/python -m pytest $(PYTEST_ARGS) --ignore=tests/scripts $(TESTS)
+test-floor: $(VENV)-floor/.stamp ## the suite on the oldest supported versions
+	$(VENV)-floor/bin/python -m pytest $(PYTEST_ARGS) --junitxml=build/junit-floor.xml \
+		--ignore=tests/scripts --ignore=tests/install --ignore=tests/evals $(TESTS)
 
-bench: $(VENV)/.latest ## ServiceBase beside hand-written SQLAlchemy, as ratios within one run
+bench: $(VENV)/.stamp ## ServiceBase beside hand-written SQLAlchemy, as ratios within one run
 	@$(VENV)/bin/python scripts/bench.py --json build/bench.json
 
-check: $(VENV)/.latest ## all that needs no database: the bundle's own rules, style, types, format
+# DATABASE_URL reaches the script through the environment, where no list of processes shows it.
+VERSIONS ?= latest
+verify: $(VENV)/.stamp $(patsubst %,$(VENV)-%/.stamp,$(filter sa20 floor,$(VERSIONS))) ## your server (DATABASE_URL) or VERSIONS=latest-available: what holds there
+	@$(VENV)/bin/python scripts/verify.py --versions '$(VERSIONS)'
+
+record: ## write what the last full runs of the three suites passed into README.md
+	@$(VENV)/bin/python scripts/verify.py --readme --report build/junit-latest.xml \
+		build/junit-sa20.xml build/junit-floor.xml
+
+check: $(VENV)/.stamp ## all that needs no database: the bundle's own rules, style, types, format
 	@$(VENV)/bin/python scripts/check.py --outside
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/ruff format --quiet --check .
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@$(VENV)/bin/zizmor --quiet --offline .github/workflows
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(VENV)/bin/zizmor --quiet --offline .github
 	@echo "check: all agree"
 
-format: $(VENV)/.latest ## format the code, mend what the linter can
+format: $(VENV)/.stamp ## format the code, mend what the linter can
 	@$(VENV)/bin/ruff check --quiet --fix .
 	@$(VENV)/bin/ruff format --quiet .
 
-sync: $(VENV)/.latest ## write the code into the pages
+sync: $(VENV)/.stamp ## write the code into the pages
 	@$(VENV)/bin/python scripts/sync.py
 
 clean: ## remove what the commands made
@@ -58,9 +70,7 @@ define environment
 	@touch $@
 endef
 
-$(VENV)/.latest: requirements/latest.txt requirements/test.txt requirements/quality.txt
+$(VENV)/.stamp: requirements/latest.txt requirements/test.txt requirements/quality.txt
 	$(environment)
-$(VENV)-sa20/.sa20: requirements/sa20.txt requirements/test.txt
-	$(environment)
-$(VENV)-floor/.floor: requirements/floor.txt requirements/test.txt
+$(VENV)-%/.stamp: requirements/%.txt requirements/test.txt
 	$(environment)
