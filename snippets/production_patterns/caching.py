@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class CacheBackend(Protocol):
-    """What a cache has to do; each method is one atomic step, in Redis a small script."""
+    """What a cache has to do; each method is one atomic step."""
 
     async def get(self, key: str) -> bytes | None: ...
 

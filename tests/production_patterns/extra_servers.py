@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-NAMES = ("pgbouncer", "replica", "galera")
+NAMES = ("pgbouncer", "replica", "galera", "redis")
 
 
 def required_servers() -> set[str]:

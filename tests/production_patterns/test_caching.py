@@ -1,7 +1,8 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 
 import pytest
+from production_patterns.own_redis import OwnRedis, own_redis
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
@@ -12,6 +13,7 @@ from snippets.database_setup.session import session_scope
 from snippets.production_patterns.caching import (
     TARIFF,
     Cache,
+    CacheBackend,
     InProcessCache,
     Tariff,
     TariffPublic,
@@ -20,6 +22,7 @@ from snippets.production_patterns.caching import (
     forget_on_commit,
     read_tariff,
 )
+from snippets.production_patterns.redis_cache import RedisCache, redis_client
 
 TABLES = [Tariff]
 Factory = async_sessionmaker[AsyncSession]
@@ -27,26 +30,46 @@ Load = Callable[[AsyncSession], Awaitable[TariffPublic | None]]
 LIMIT = 30  # seconds that nothing here should take
 
 
-class RecordingCache(InProcessCache):
+class RecordingCache:
     """A backend that notes what was forgotten, and whether a store was refused."""
 
-    def __init__(self, *, size: int = 100, seconds: float = 60) -> None:
-        super().__init__(size=size, seconds=seconds)
+    def __init__(self, backend: CacheBackend) -> None:
+        self.get = backend.get
+        self.lease = backend.lease
         self.forgotten: list[str] = []
         self.stored: list[bool] = []
+        self._backend = backend
 
     async def store(self, key: str, value: bytes, lease: str) -> bool:
-        self.stored.append(await super().store(key, value, lease))
+        self.stored.append(await self._backend.store(key, value, lease))
         return self.stored[-1]
 
     async def forget(self, keys: Collection[str]) -> None:
         self.forgotten += sorted(keys)
-        await super().forget(keys)
+        await self._backend.forget(keys)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[OwnRedis]:
+    with own_redis() as server:
+        yield server
+
+
+@pytest.fixture(params=["in process", "redis"])
+async def plain_backend(request: pytest.FixtureRequest) -> AsyncIterator[CacheBackend]:
+    if request.param == "in process":
+        yield InProcessCache()
+        return
+    server: OwnRedis = request.getfixturevalue("redis")
+    server.command("FLUSHALL")
+    client = redis_client(server.url)
+    yield RedisCache(client, patience=LIMIT)
+    await client.aclose()
 
 
 @pytest.fixture
-def backend() -> RecordingCache:
-    return RecordingCache()
+def backend(plain_backend: CacheBackend) -> RecordingCache:
+    return RecordingCache(plain_backend)
 
 
 @pytest.fixture
@@ -315,15 +338,28 @@ async def test_values_and_leases_end_with_their_time_to_live() -> None:
     assert not await cache.store("b", b"1", late)
 
 
-async def test_a_later_lease_wins() -> None:
-    cache = InProcessCache()
-    old = await cache.lease("a")
-    new = await cache.lease("a")
+async def test_a_later_lease_wins(plain_backend: CacheBackend) -> None:
+    old = await plain_backend.lease("a")
+    new = await plain_backend.lease("a")
 
-    assert not await cache.store("a", b"old", old)
-    assert await cache.store("a", b"new", new)
-    assert not await cache.store("a", b"again", new)
-    assert await cache.get("a") == b"new"
+    assert not await plain_backend.store("a", b"old", old)
+    assert await plain_backend.store("a", b"new", new)
+    assert not await plain_backend.store("a", b"again", new)
+    assert await plain_backend.get("a") == b"new"
+
+
+async def test_what_is_forgotten_is_gone_with_its_lease(plain_backend: CacheBackend) -> None:
+    assert await plain_backend.store("a", b"1", await plain_backend.lease("a"))
+    lost = await plain_backend.lease("a")
+    kept = await plain_backend.lease("b")
+
+    await plain_backend.forget([])
+    assert await plain_backend.get("a") == b"1"
+    await plain_backend.forget(["a", "never cached"])
+
+    assert await plain_backend.get("a") is None
+    assert not await plain_backend.store("a", b"1", lost)
+    assert await plain_backend.store("b", b"2", kept)
 
 
 async def test_a_random_mix_of_readers_and_writers_ends_with_the_last_committed_value(
