@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from _lint_flow import ENDS, QUERIES, Flow, Statement, async_flows, flow_of
 from _lint_index import Class, Member, Project
@@ -318,31 +318,34 @@ def read_then_insert(project: Project, source: Source) -> Iterator[Hit]:
         if source.is_test or flow.words & {"with_for_update", "on_conflict_do_nothing"}:
             continue
         for node in flow.nodes:
-            if isinstance(node, ast.If) and not _guarded(flow, node):
+            if isinstance(node, ast.If) and not _guarded(flow):
                 yield from _inserted(flow, node)
 
 
-def _guarded(flow: Flow, node: ast.AST) -> bool:
+def _guarded(flow: Flow) -> bool:
     """Whether somebody expects that the insert fails."""
     tries = (part for part in flow.nodes if isinstance(part, ast.Try))
     return any(_catches(flow, h, LOST) for part in tries for h in part.handlers) or any(
-        "begin_nested" in text_of(call.func)
-        for call in flow.calls
-        if flow.source.inside(call, node)
+        "begin_nested" in text_of(call.func) for call in flow.calls
     )
 
 
 def _inserted(flow: Flow, node: ast.If) -> Iterator[Hit]:
-    missing = _tested_for_none(node.test)
-    if missing is None:
+    inserting: Sequence[ast.AST] = node.body
+    if missing := _tested_for_none(node.test):
+        looked = missing
+    elif found := _returned_if_found(node):
+        looked = found
+        inserting = flow.source.after(node)
+    else:
         return
-    load = flow.holds(missing.id, node) if isinstance(missing, ast.Name) else flow.load(missing)
+    load = flow.holds(looked.id, node) if isinstance(looked, ast.Name) else flow.load(looked)
     call = load.node if load else None
     if load is None or load.kind not in {"query", "get"} or call is None:
         return
     keys = _looked_up(flow, call)
     unique = {name for name in keys if is_unique(load.model, name)}
-    for made in (c for part in node.body for c in calls_in(part)):
+    for made in (c for part in inserting for c in calls_in(part)):
         same = flow.project.table_at(flow.source, made.func) is load.model
         given = {item.arg for item in made.keywords}
         if same and unique & given:
@@ -355,10 +358,28 @@ def _tested_for_none(test: ast.expr) -> ast.expr | None:
         case ast.Compare(left=left, ops=[ast.Is()], comparators=[right]) if is_constant(
             right, None
         ):
-            return left.value if isinstance(left, ast.NamedExpr) else left
+            return _named(left)
         case ast.UnaryOp(op=ast.Not(), operand=ast.Name() | ast.Call() | ast.Await() as operand):
             return operand
     return None
+
+
+def _returned_if_found(node: ast.If) -> ast.expr | None:
+    """What `if row: return row` looks at; who raises there may be glad of either error."""
+    if node.orelse or not isinstance(node.body[-1], ast.Return) or node.body[-1].value is None:
+        return None
+    match node.test:
+        case ast.Compare(left=left, ops=[ast.IsNot()], comparators=[right]) if is_constant(
+            right, None
+        ):
+            return _named(left)
+        case ast.Name() | ast.NamedExpr() as found:
+            return _named(found)
+    return None
+
+
+def _named(node: ast.expr) -> ast.expr:
+    return node.value if isinstance(node, ast.NamedExpr) else node
 
 
 def _looked_up(flow: Flow, node: ast.AST) -> set[str]:

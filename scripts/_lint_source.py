@@ -117,6 +117,13 @@ class Source:
     def inside(self, node: ast.AST, outer: ast.AST) -> bool:
         return any(parent is outer for parent in self.ancestors(node))
 
+    def after(self, statement: ast.stmt) -> list[ast.AST]:
+        """The statements that follow in the same block."""
+        for body in bodies_of(next(self.ancestors(statement))):
+            if statement in body:
+                return body[body.index(statement) + 1 :]
+        return []
+
     def own(self, scope: Scope) -> list[ast.AST]:
         """Nodes of a function in the order of the text, without those of functions inside it."""
         if scope not in self._own:
