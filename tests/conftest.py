@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
 from importlib.metadata import version
 
 import pytest
@@ -138,6 +138,22 @@ def statements(engine: AsyncEngine) -> Iterator[StatementLog]:
         yield log
 
 
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Compare what was acknowledged with what is stored, and note the figures for the summary."""
+
+    def compare(
+        fault: str, count: int, *, served: Iterable[Hashable], stored: Iterable[Hashable]
+    ) -> None:
+        acknowledged, found = Counter(served), Counter(stored)
+        # What was never acknowledged may be there, but only once.
+        doubled = +Counter({key: n - max(acknowledged[key], 1) for key, n in found.items()})
+        assert (acknowledged - found, doubled) == ({}, {}), f"lost, doubled ({fault})"
+        record_property("fault", (fault, count, acknowledged.total()))
+
+    return compare
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say on what the suite really ran, so that a green run never means "one of three"."""
     passed: Counter[str] = Counter()
@@ -151,7 +167,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{server}: {count} tests passed")
     for what in sorted(missing):
         terminalreporter.write_line(f"did NOT run - {what}")
+    for line in fault_lines(terminalreporter.getreports("passed")):
+        terminalreporter.write_line(line)
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     terminalreporter.write_line(f"Python {platform.python_version()}, {libraries}")
     if not os.environ.get("REQUIRED_DATABASES"):
         terminalreporter.write_line("a missing database only skips: REQUIRED_DATABASES is not set")
+
+
+def fault_lines(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
+    """What the fixture `tally` has noted, a line each kind of fault."""
+    counts: Counter[str] = Counter()
+    served: Counter[str] = Counter()
+    for report in reports:
+        for key, noted in report.user_properties:
+            if key == "fault":
+                fault, count, acknowledged = noted
+                counts[fault] += count
+                served[fault] += acknowledged
+    for fault in sorted(counts):
+        yield f"{fault}: {counts[fault]} times, {served[fault]} requests served, 0 lost, 0 doubled"

@@ -339,8 +339,11 @@ async def test_sqlite_is_left_alone(database_url: URL, engine: AsyncEngine) -> N
         await ask(session_factory(other))
 
 
-async def test_a_server_that_crashes_under_load_loses_and_doubles_nothing() -> None:
-    calls = done = 0
+async def test_a_server_that_crashes_under_load_loses_and_doubles_nothing(
+    tally: Callable[..., None],
+) -> None:
+    calls = 0
+    done: list[int] = []
     with OwnPostgreSQL() as server:
         async with running_engine(server.url) as engine:
             survive_lost_connections(engine)
@@ -356,27 +359,30 @@ async def test_a_server_that_crashes_under_load_loses_and_doubles_nothing() -> N
                 return {"id": machine.id or 0}
 
             async def client(enough: asyncio.Event) -> None:
-                nonlocal calls, done
+                nonlocal calls
                 while not enough.is_set():
                     calls += 1
-                    await run_once(
+                    answer = await run_once(
                         factory, uuid4(), work, attempts=1000, seconds=90, also=(OSError,)
                     )
-                    done += 1
+                    done.append(answer["id"])
 
             enough = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 for _ in range(8):
                     group.create_task(client(enough))
                 for _ in range(2):
-                    before = done
-                    await until(lambda before=before: done > before + 20)
+                    before = len(done)
+                    await until(lambda before=before: len(done) > before + 20)
                     await asyncio.to_thread(server.restart)
-                before = done
-                await until(lambda: done > before + 20)
+                before = len(done)
+                await until(lambda: len(done) > before + 20)
                 enough.set()
 
-            assert calls == done == await machines(factory)
+            assert calls == len(done) == await machines(factory)
+            async with factory() as session:
+                kept = (await session.exec(select(Machine.id))).all()
+            tally("server crashed", 2, served=done, stored=kept)
             assert in_use(engine) == 0
 
 

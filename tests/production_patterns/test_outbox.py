@@ -596,7 +596,7 @@ async def kill_workers(crowd: Crowd) -> None:
 
 
 async def test_nothing_is_lost_or_doubled_when_workers_are_killed(
-    factory: Factory, database_url: URL
+    factory: Factory, database_url: URL, tally: Callable[..., None]
 ) -> None:
     ids = range(1, PRODUCERS + 1)
     async with session_scope(factory) as session:
@@ -623,5 +623,6 @@ async def test_nothing_is_lost_or_doubled_when_workers_are_killed(
         assert [number for _, number in messages] == list(range(1, len(messages) + 1))
     assert set(ends) == {-signal.SIGKILL, 0}
     assert ends.count(-signal.SIGKILL) == KILLS - 1
-    again = sum(number - 1 for number in crowd.delivered.values())
-    print(f"\n{len(shipments)} received, {again} delivered again, {KILLS - 1} killed")
+    published = [key for messages in sent for key, _ in messages]
+    received = [str(shipment.key) for shipment in shipments]
+    tally("worker killed or halted", KILLS, served=published, stored=received)

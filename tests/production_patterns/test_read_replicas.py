@@ -409,7 +409,7 @@ async def keep_writing(
 
 @DRIVERS
 async def test_writers_follow_the_primary_to_the_promoted_replica_and_lose_nothing(
-    own_pair: tuple[Node, Node], driver: str
+    own_pair: tuple[Node, Node], driver: str, tally: Callable[..., None]
 ) -> None:
     primary, replica = own_pair
     # Without it a commit may be acknowledged that the replica never got.
@@ -439,5 +439,6 @@ async def test_writers_follow_the_primary_to_the_promoted_replica_and_lose_nothi
         await engine.dispose()
 
     assert server == "primary"
+    tally("primary killed, its replica promoted", 1, served=kept, stored=stored)
     assert sorted(stored) == sorted(kept)
     assert len(kept) >= before + 50

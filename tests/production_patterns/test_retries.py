@@ -311,10 +311,11 @@ async def test_a_commit_whose_answer_is_lost_is_not_run_again(
 
 
 async def test_a_thousand_transfers_in_any_order_are_each_done_once(
-    factory: Factory, engine: AsyncEngine
+    factory: Factory, engine: AsyncEngine, tally: Callable[..., None]
 ) -> None:
     await fill(factory, 8)
     tries = 0
+    served: list[tuple[int, int]] = []
     chance = random.Random(7)
 
     async def clerk() -> None:
@@ -327,6 +328,7 @@ async def test_a_thousand_transfers_in_any_order_are_each_done_once(
                 await transfer_unordered(session, *pair)
 
             await run_with_retries(factory, work, **PATIENT)  # type: ignore[arg-type]
+            served.append((source, target))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(20):
@@ -336,9 +338,35 @@ async def test_a_thousand_transfers_in_any_order_are_each_done_once(
     assert sum(await balances(factory)) == 8000
     async with factory() as session:
         done = (await session.exec(select(Transfer))).all()
+    pairs = [(each.source_id, each.target_id) for each in done]
+    tally("transaction refused for another's sake", tries - 1000, served=served, stored=pairs)
     expected = [1000] * 8
     for each in done:
         expected[each.source_id - 1] -= each.cents
         expected[each.target_id - 1] += each.cents
     assert await balances(factory) == expected
     assert engine.dialect.name == "sqlite" or tries > 1000
+
+
+@pytest.mark.parametrize(
+    ("served", "stored"),
+    [
+        (["a", "b"], ["a"]),
+        (["a", "a"], ["a"]),
+        (["a"], ["a", "a"]),
+        ([], ["a", "a"]),
+    ],
+)
+def test_the_tally_fails_for_what_is_lost_or_doubled(
+    tally: Callable[..., None], served: list[str], stored: list[str]
+) -> None:
+    with pytest.raises(AssertionError, match=r"lost, doubled \(fault\)"):
+        tally("fault", 1, served=served, stored=stored)
+
+
+def test_the_tally_takes_once_what_was_never_acknowledged(
+    tally: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
+    tally("fault of a test", 1, served=["a", "b", "b"], stored=["b", "c", "a", "b"])
+
+    assert request.node.user_properties.pop() == ("fault", ("fault of a test", 1, 3))

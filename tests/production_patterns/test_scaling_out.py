@@ -43,7 +43,9 @@ def nodes(record_property: Callable[[str, object], None]) -> Iterator[list[Node]
         yield nodes
 
 
-async def test_a_cluster_conflicts_lags_and_loses_nodes_but_no_commit(nodes: list[Node]) -> None:
+async def test_a_cluster_conflicts_lags_and_loses_nodes_but_no_commit(
+    nodes: list[Node], tally: Callable[..., None]
+) -> None:
     """One test, since all of it needs the same three servers, which take long to start."""
     async with engines(nodes[:1], nodes[1:2], nodes[2:], nodes) as (*single, everywhere):
         async with everywhere.begin() as connection:
@@ -56,11 +58,11 @@ async def test_a_cluster_conflicts_lags_and_loses_nodes_but_no_commit(nodes: lis
         await two_phases_are_refused(factories[0])
         await a_conflict_shows_at_the_commit_and_is_retryable(factories[0], factories[1])
         await a_schema_change_ends_transactions_on_other_nodes(nodes[0], factories[1])
-        await a_request_sent_to_two_nodes_takes_one_place(factories)
+        await a_request_sent_to_two_nodes_takes_one_place(factories, tally)
         await a_node_that_lags_shows_old_rows_unless_asked_to_wait(nodes[1], *factories[:2])
         await connections_avoid_a_node_that_is_not_synced(nodes, everywhere)
         await a_wrong_password_is_no_reason_to_try_the_next_node(nodes)
-        await a_killed_node_costs_no_request(nodes, everywhere, factories)
+        await a_killed_node_costs_no_request(nodes, everywhere, factories, tally)
         await a_node_without_the_others_is_left(nodes, factories[2])
 
 
@@ -188,7 +190,9 @@ async def a_schema_change_ends_transactions_on_other_nodes(node: Node, other: Fa
     assert classify(caught.value).code == 1213
 
 
-async def a_request_sent_to_two_nodes_takes_one_place(factories: list[Factory]) -> None:
+async def a_request_sent_to_two_nodes_takes_one_place(
+    factories: list[Factory], tally: Callable[..., None]
+) -> None:
     """And there are fewer places than requests."""
     key = await ferry(factories[0], places=REQUESTS // 2)
     for factory in factories:
@@ -213,6 +217,8 @@ async def a_request_sent_to_two_nodes_takes_one_place(factories: list[Factory]) 
         names = await passengers(factory, key)
         assert names == sorted(str(request) for request in set(requests) - set(refused))
         assert len(names) == REQUESTS // 2
+    boarded = [str(request) for request in set(requests) - set(refused)]
+    tally("commit refused by the cluster", codes[1213], served=boarded, stored=names)
 
 
 async def a_node_that_lags_shows_old_rows_unless_asked_to_wait(
@@ -278,7 +284,10 @@ async def a_wrong_password_is_no_reason_to_try_the_next_node(nodes: list[Node]) 
 
 
 async def a_killed_node_costs_no_request(
-    nodes: list[Node], everywhere: AsyncEngine, factories: list[Factory]
+    nodes: list[Node],
+    everywhere: AsyncEngine,
+    factories: list[Factory],
+    tally: Callable[..., None],
 ) -> None:
     key = await ferry(factories[0], places=10 * REQUESTS)
     for factory in factories:
@@ -318,7 +327,9 @@ async def a_killed_node_costs_no_request(
     others = [node.group_port for node in nodes if node is not victim]
     await asyncio.to_thread(victim.start, others)
     await asyncio.to_thread(victim.wait_for_members, 3)
-    assert await passengers(factories[nodes.index(victim)], key) == sorted(map(str, requests))
+    names = await passengers(factories[nodes.index(victim)], key)
+    assert names == sorted(map(str, requests))
+    tally("node of the cluster killed", 1, served=map(str, answered), stored=names)
 
 
 async def a_node_without_the_others_is_left(nodes: list[Node], factory: Factory) -> None:
