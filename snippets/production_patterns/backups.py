@@ -10,16 +10,20 @@ from typing import IO
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, MetaData, text
+from sqlalchemy import URL, MetaData, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
+from snippets.database_setup.engine import engine_for
 from snippets.database_setup.urls import ASYNCPG_DIALECT_KEYS
 from snippets.production_patterns._restore_checks import count_rows, orphans, sequences_behind
 
+LIBPQ_NAMES = {"database": "dbname", "ssl": "sslmode"}  # of what asyncpg calls otherwise
+
 
 class BackupError(RuntimeError):
-    """The database's own tool failed; the message is what it said."""
+    """The database's own tool failed, or would do harm; the message says how."""
 
 
 async def back_up(engine: AsyncEngine, path: Path) -> None:
@@ -52,12 +56,14 @@ async def restore(path: Path, url: URL) -> None:
     """Fill an empty database from the file; `verify_restore` comes next.
 
     Raises:
-        BackupError: the tool failed; on PostgreSQL nothing is kept then.
-        FileExistsError: the database of SQLite is not a new file.
+        BackupError: the database has tables, or the tool failed; PostgreSQL keeps nothing then.
+        FileExistsError: the database of SQLite is not a new file, or an older one has left a log.
     """
     if url.get_backend_name() == "sqlite":
         await asyncio.to_thread(_copy_to_new, path, Path(url.database or ""))
-    elif url.get_backend_name() == "postgresql":
+        return
+    await _refuse_tables(url)  # those of the same name would be dropped on MariaDB
+    if url.get_backend_name() == "postgresql":
         options = ["--single-transaction", "--no-owner"]  # fails whole, at the first error
         await _run(["pg_restore", *options, "--dbname", _libpq_url(url), str(path)], url)
     else:
@@ -65,7 +71,23 @@ async def restore(path: Path, url: URL) -> None:
             await _run(["mariadb", *_mysql_options(url), url.database or ""], url, source)
 
 
+async def _refuse_tables(url: URL) -> None:
+    engine = engine_for(url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    finally:
+        await engine.dispose()
+    if names:
+        found = ", ".join(sorted(names))
+        raise BackupError(f"{url.database} is not empty, it has {found}: restore into a new one")
+
+
 def _copy_to_new(source: Path, target: Path) -> None:
+    for suffix in ("-wal", "-journal"):
+        left = target.with_name(target.name + suffix)
+        if left.exists():
+            raise FileExistsError(f"{left} would be replayed into the restored database: move it")
     with source.open("rb") as backup, target.open("xb") as database:
         shutil.copyfileobj(backup, database)
 
@@ -74,16 +96,15 @@ def _dump_command(url: URL, path: Path) -> list[str]:
     if url.get_backend_name() == "postgresql":
         return ["pg_dump", "--format=custom", "--file", str(path), "--dbname", _libpq_url(url)]
     # One snapshot for all tables, and no locks; a migration meanwhile would still break it.
-    options = ["--single-transaction", "--quick", "--routines", "--hex-blob"]
+    options = ["--single-transaction", "--quick", "--routines", "--events", "--hex-blob"]
     file = ["--result-file", str(path)]
     return ["mariadb-dump", *_mysql_options(url), *options, *file, url.database or ""]
 
 
 def _libpq_url(url: URL) -> str:
     """The URL without its password: arguments are seen by everybody on the machine."""
-    query = {k: v for k, v in url.query.items() if k not in ASYNCPG_DIALECT_KEYS}
-    if ssl := query.pop("ssl", None):
-        query["sslmode"] = ssl
+    left_out = ASYNCPG_DIALECT_KEYS | {"command_timeout", "password"}
+    query = {LIBPQ_NAMES.get(k, k): v for k, v in url.query.items() if k not in left_out}
     plain = URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
     return plain.render_as_string()
 
@@ -100,10 +121,11 @@ def _mysql_options(url: URL) -> list[str]:
 
 
 async def _run(arguments: Sequence[str], url: URL, source: IO[bytes] | None = None) -> None:
-    password = {"PGPASSWORD": url.password, "MYSQL_PWD": url.password} if url.password else {}
+    password = url.password or url.query.get("password")
+    given = {name: str(password) for name in ("PGPASSWORD", "MYSQL_PWD") if password}
     process = await asyncio.create_subprocess_exec(
         *arguments,
-        env=os.environ | password,
+        env=os.environ | given,
         stdin=source or asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

@@ -29,10 +29,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionma
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction, with_loader_criteria
 from sqlalchemy.schema import CreateSchema
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.lambdas import LambdaElement
 from sqlalchemy.sql.selectable import Alias, AliasedReturnsRows, SelectBase
 from sqlmodel import Field, Relationship, Session, SQLModel, col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+TENANT_CHANGED = "UPDATE can't change tenant_id, and needs no condition on it"
 UPSERTS = (mysql.Insert, postgresql.Insert, sqlite.Insert)
 
 
@@ -98,15 +100,22 @@ def _stay_inside(state: ORMExecuteState) -> None:
 
 def _unfiltered(state: ORMExecuteState, tenant_id: int) -> str | None:
     """Return why the filter would not reach all of the statement."""
+    if isinstance(state.statement, LambdaElement):
+        return "lambda_stmt() is not filtered"
     if not state.is_orm_statement or state.is_from_statement:
         return "SQL text and Core statements are not filtered"
     if state.is_insert:
         return _unchecked_insert(state, tenant_id)
-    statement: Any = state.statement
-    reasons = map(_beyond_filter, visitors.iterate(statement))
-    if reason := next(filter(None, reasons), None):
-        return reason
-    return None if state.is_select else _unchecked_change(state)
+    reason = _beyond_filters(state.statement)
+    if reason is None and any(map(_unfiltered_froms, _selects_of_tables_in_columns(state))):
+        reason = "column_property() over a Table is not filtered, over its model it is"
+    return reason if reason or state.is_select else _unchecked_change(state)
+
+
+def _beyond_filters(statement: Any) -> str | None:
+    if any(map(_reads_unfiltered, statement._with_options)):
+        return "a subquery in a loader option is not filtered"
+    return next(filter(None, map(_beyond_filter, visitors.iterate(statement))), None)
 
 
 def _beyond_filter(element: Any) -> str | None:
@@ -121,6 +130,27 @@ def _beyond_filter(element: Any) -> str | None:
     if entity is not None and any(map(_unfiltered_froms, _selects(entity.selectable))):
         return "aliased() over a subquery is not filtered that has models in conditions alone"
     return None
+
+
+def _reads_unfiltered(option: Any) -> bool:
+    criteria, expressions = [getattr(option, "where_criteria", None)], []
+    for load in getattr(option, "context", ()):
+        criteria += load._extra_criteria
+        expressions.append((load.local_opts or {}).get("expression"))  # with_expression()
+    conditions = (each for one in criteria if one is not None for each in _selects(one))
+    columns = (each for one in expressions if one is not None for each in _selects(one))
+    return any(map(_unfiltered_froms, conditions)) or any(columns)
+
+
+def _selects_of_tables_in_columns(state: ORMExecuteState) -> Iterator[Any]:
+    """Those of models are filtered with the statement that loads the column."""
+    for mapper in state.all_mappers:
+        for each in (each for attribute in mapper.column_attrs for each in attribute.columns):
+            yield from (select for select in _selects(each) if not _is_orm(select))
+
+
+def _is_orm(statement: Any) -> bool:
+    return statement._propagate_attrs.get("compile_state_plugin") == "orm"
 
 
 def _joined_tables(statement: Any) -> Iterator[Any]:
@@ -162,9 +192,8 @@ def _unfiltered_froms(statement: Any) -> list[Any]:
     froms = dict.fromkeys(
         getattr(each, "table", each) for each in (*named, *inner, *statement._from_obj, *left)
     )
-    orm = statement._propagate_attrs.get("compile_state_plugin") == "orm"
     sure = [each for each in (*statement._raw_columns, *statement._from_obj) if _entity(each)]
-    filtered = {getattr(each, "table", each) for each in sure} if orm else set()
+    filtered = {getattr(each, "table", each) for each in sure} if _is_orm(statement) else set()
     filtered |= {getattr(_entity(each), "selectable", None) for each, *_ in statement._setup_joins}
     return [each for each in froms if _is_tenants(each) and each not in filtered]
 
@@ -181,14 +210,17 @@ def _filter_selects(statement: Any, tenant_id: int) -> Any:
 
 
 def _unchecked_change(state: ORMExecuteState) -> str | None:
-    if isinstance(state.parameters, Sequence) and _changes_tenant_rows(state):
-        return "UPDATE by primary key is not filtered"
+    if _changes_tenant_rows(state):
+        if isinstance(state.parameters, Sequence):
+            return "UPDATE by primary key is not filtered"
+        if state.is_update and "tenant_id" in (state.parameters or {}):
+            return TENANT_CHANGED
     target = state.bind_mapper and state.bind_mapper.local_table
     for element in _without_subqueries(state.statement):
         if getattr(element, "table", target) is not target:
             return f"{element} of a second table is not filtered, in a subquery it is"
         if isinstance(element, Column) and state.is_update and element.name == "tenant_id":
-            return "UPDATE can't change tenant_id, and needs no condition on it"
+            return TENANT_CHANGED
     return None
 
 

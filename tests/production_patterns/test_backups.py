@@ -60,6 +60,12 @@ async def tools(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"no {', '.join(missing)} on this machine")
 
 
+def touched(name: str) -> Path:
+    path = Path(name)
+    path.touch()
+    return path
+
+
 def files_of(folder: Path) -> list[str]:
     return [item.name for item in folder.iterdir()]
 
@@ -177,12 +183,52 @@ async def test_a_backup_that_fails_says_why_and_leaves_no_file(
     assert files_of(tmp_path) == []
 
 
-@pytest.mark.only_on("sqlite", reason="its restore is a copy")
-async def test_a_restore_does_not_overwrite_a_database(engine: AsyncEngine, tmp_path: Path) -> None:
+async def test_a_restore_does_not_overwrite_a_database(
+    engine: AsyncEngine, factory: Factory, tmp_path: Path
+) -> None:
     await back_up(engine, tmp_path / "backup")
+    await open_accounts(factory)
+    await engine.dispose()  # SQLite's log goes with the last connection
 
-    with pytest.raises(FileExistsError):
+    refused = (BackupError, FileExistsError)
+    with pytest.raises(refused, match=r"is not empty, it has account, transfer|File exists"):
         await restore(tmp_path / "backup", engine.url)
+
+    assert (await verify_restore(engine, BANK)).rows["account"] == ACCOUNTS
+
+
+@pytest.mark.only_on("sqlite", reason="the others have no files beside the database")
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+async def test_a_restore_beside_the_log_of_a_crashed_database_is_refused(
+    server: Server, engine: AsyncEngine, tmp_path: Path, suffix: str
+) -> None:
+    await back_up(engine, tmp_path / "backup")
+    await engine.dispose()
+    server.empty()
+    left = touched(f"{server.url.database}{suffix}")
+
+    with pytest.raises(FileExistsError, match=f"{suffix} would be replayed into the restored"):
+        await restore(tmp_path / "backup", server.url)
+
+    await asyncio.to_thread(left.unlink)
+    await restore(tmp_path / "backup", server.url)  # nothing was written there
+
+
+@pytest.mark.only_on("mysql", reason="the others have no events in the database")
+async def test_events_are_backed_up(server: Server, engine: AsyncEngine, tmp_path: Path) -> None:
+    async with engine.begin() as connection:
+        tidy = "CREATE EVENT tidy ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM transfer"
+        await connection.execute(text(tidy))
+    await back_up(engine, tmp_path / "backup")
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP EVENT tidy"))
+
+    async with restored(server, tmp_path / "backup") as again, again.connect() as connection:
+        events = await connection.execute(text("SHOW EVENTS"))
+        names = [row.Name for row in events]
+        await connection.execute(text("DROP EVENT tidy"))
+
+    assert names == ["tidy"]
 
 
 @pytest.mark.only_on("postgresql", reason="a table can be locked against readers")
@@ -205,11 +251,18 @@ async def test_a_cancelled_backup_ends_its_process(engine: AsyncEngine, tmp_path
 
 
 @pytest.mark.only_on("postgresql", reason="libpq reads URLs, and has its own names for options")
+@pytest.mark.parametrize(("password", "in_query"), [("s3cret", {}), (None, {"password": "s3cret"})])
 async def test_the_tools_get_the_url_without_its_password(
-    engine: AsyncEngine, tmp_path: Path
+    engine: AsyncEngine, tmp_path: Path, password: str | None, in_query: dict[str, str]
 ) -> None:
-    query = {"ssl": "prefer", "prepared_statement_cache_size": "0"}
-    url = engine.url.set(password="s3cret").update_query_dict(query)
+    query = {
+        "command_timeout": "5",
+        "database": str(engine.url.database),
+        "prepared_statement_cache_size": "0",
+        "ssl": "prefer",
+        **in_query,
+    }
+    url = engine.url.set(password=password, database=None).update_query_dict(query)
     arguments = " ".join(_dump_command(url, tmp_path / "backup"))
 
     await back_up(engine_for(url), tmp_path / "backup")

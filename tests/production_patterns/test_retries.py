@@ -98,7 +98,7 @@ async def test_of_two_transactions_that_disturb_each_other_one_sees_what_the_oth
                 )
                 group.create_task(run)
 
-        assert len(tries) == 3
+        assert len(tries) >= 3  # again, if it is back before the other has committed
         assert len(refused) == 1
         assert sorted(await balances(factory)) == [0, 1000]
 

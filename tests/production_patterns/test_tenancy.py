@@ -5,11 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, column, exists, func, literal_column, or_, table, text
+from sqlalchemy import (
+    URL,
+    column,
+    exists,
+    func,
+    lambda_stmt,
+    literal_column,
+    or_,
+    table,
+    text,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
-from sqlalchemy.orm import aliased, join, joinedload, selectinload
+from sqlalchemy.orm import (
+    aliased,
+    column_property,
+    join,
+    joinedload,
+    query_expression,
+    selectinload,
+    with_expression,
+    with_loader_criteria,
+)
 from sqlalchemy.schema import DropSchema
 from sqlmodel import Field, SQLModel, col, delete, insert, select, true, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -45,7 +64,20 @@ class Order(TenantMixin, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
 
-TABLES = [Account, Folder, Document, Order]
+class Shelf(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+
+Shelf.files = column_property(select(func.count(Document.id)).scalar_subquery())
+Shelf.newest = query_expression()
+
+
+class Archive(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+
+Archive.files = column_property(select(func.count(Document.__table__.c.id)).scalar_subquery())
+TABLES = [Account, Folder, Document, Order, Shelf]
 Factory = async_sessionmaker[AsyncSession]
 FOREIGN = 100  # ids from here on are the other tenant's
 
@@ -185,6 +217,19 @@ async def test_loaded_relationships_are_ours_as_are_later_loads(
         assert [document.id for document in folder.documents] == [1]
 
 
+async def test_computed_columns_and_conditions_of_options_see_ours(ours: Factory) -> None:
+    newest = with_expression(Shelf.newest, Shelf.id + 1)
+    named = selectinload(Folder.documents.and_(Document.title != ""))
+    async with session_scope(ours) as session:
+        session.add(Shelf())
+    async with ours() as session:
+        shelf = (await session.exec(select(Shelf).options(newest))).one()
+        folder = (await session.exec(select(Folder).options(named))).one()
+
+    assert (shelf.files, shelf.newest) == (1, 2)
+    assert [document.id for document in folder.documents] == [1]
+
+
 async def test_changes_reach_our_rows_alone(ours: Factory, engine: AsyncEngine) -> None:
     async with session_scope(ours) as session:
         with_documents = col(Folder.id).in_(select(Document.folder_id))
@@ -204,6 +249,8 @@ upserts = [
     module.insert(Folder).values(tenant_id=1, name="x") for module in (mysql, postgresql, sqlite)
 ]
 LATER = "is not filtered"
+IN_OPTION = "a subquery in a loader option is not filtered"
+their_folder = exists().where(other_folder.id == FOREIGN + 1)
 REFUSED = {
     "text": (text("SELECT id FROM folder"), "SQL text and Core statements are not filtered"),
     "core": (select(Folder.__table__), "SQL text and Core statements are not filtered"),
@@ -232,6 +279,32 @@ REFUSED = {
     "aliased subquery": (
         select(aliased(Folder, select(Folder).where(their_document).subquery()).id),
         r"aliased\(\) over a subquery is not filtered that has models in conditions alone",
+    ),
+    "lambda": (
+        lambda_stmt(lambda: select(func.count()).where(Document.title != "")),
+        r"lambda_stmt\(\) is not filtered",
+    ),
+    "loader criteria": (
+        select(Folder).options(with_loader_criteria(Folder, their_document)),
+        IN_OPTION,
+    ),
+    "loader criteria in a function": (
+        select(Folder).options(with_loader_criteria(Folder, lambda _model: their_document)),
+        IN_OPTION,
+    ),
+    "condition of a relationship": (
+        select(Folder).options(selectinload(Folder.documents.and_(their_folder))),
+        IN_OPTION,
+    ),
+    "expression of an option": (
+        select(Shelf).options(
+            with_expression(Shelf.newest, select(Document.id).limit(1).scalar_subquery())
+        ),
+        IN_OPTION,
+    ),
+    "column over a table": (
+        select(Archive),
+        r"column_property\(\) over a Table is not filtered, over its model it is",
     ),
     "update from": (
         update(Folder).where(Folder.id == Document.folder_id).values(name=Document.title),
@@ -278,6 +351,8 @@ async def test_what_the_filter_does_not_reach_is_refused(
 ROWS_REFUSED = [
     (update(Folder), [{"id": FOREIGN + 1, "name": "x"}], "UPDATE by primary key is not filtered"),
     (update(Folder), ({"id": FOREIGN + 1, "name": "x"},), "UPDATE by primary key is not filtered"),
+    (update(Folder).where(Folder.id == 1), {"tenant_id": 2}, "UPDATE can't change tenant_id"),
+    (update(Folder).values(name=""), {"tenant_id": 2}, "UPDATE can't change tenant_id"),
     (insert(Folder), [{"tenant_id": 1, "name": ""}, {"name": ""}], "each with tenant_id=1"),
     (insert(Folder), {"tenant_id": 2, "name": ""}, "each with tenant_id=1"),
     (
