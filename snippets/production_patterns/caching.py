@@ -1,13 +1,14 @@
 """Read through a cache that no race fills with an old value, and forget what a commit changed."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol, TypeVar
 
 from cachetools import TTLCache
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
@@ -17,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from snippets.database_setup.session import run_to_end
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class CacheBackend(Protocol):
@@ -25,11 +27,11 @@ class CacheBackend(Protocol):
     async def get(self, key: str) -> bytes | None: ...
 
     async def lease(self, key: str) -> str:
-        """Return a new lease; an earlier one of the key is void."""
+        """Return the lease of those who load the key now, or a new one; `forget` voids it."""
         ...
 
     async def store(self, key: str, value: bytes, lease: str) -> bool:
-        """Keep the value if the lease is still the key's; a lost lease is no lease."""
+        """Keep the value if the lease is still the key's, and end it; say whether it was."""
         ...
 
     async def forget(self, keys: Collection[str]) -> None:
@@ -48,8 +50,7 @@ class InProcessCache:
         return self._values.get(key)
 
     async def lease(self, key: str) -> str:
-        self._leases[key] = lease = uuid.uuid4().hex
-        return lease
+        return self._leases.setdefault(key, uuid.uuid4().hex)
 
     async def store(self, key: str, value: bytes, lease: str) -> bool:
         if self._leases.get(key) != lease:
@@ -74,21 +75,27 @@ class Cache:
     def __init__(self, backend: CacheBackend, factory: async_sessionmaker[AsyncSession]) -> None:
         self._backend = backend
         self._factory = factory
-        self._loads: dict[str, asyncio.Task[bytes]] = {}
+        self._loads: dict[str, asyncio.Task[tuple[bytes, bool]]] = {}
 
     async def get(
         self, key: str, kind: TypeAdapter[T], load: Callable[[AsyncSession], Awaitable[T]]
     ) -> T:
         """Return the cached value, or what `load` returns: schemas, never objects of a session."""
         cached = await self._backend.get(key)
-        if cached is None:
-            # shield: a caller that is cancelled must not take the value from the others.
-            cached = await asyncio.shield(self._loading(key, kind, load))
-        return kind.validate_json(cached)
+        if cached is not None:
+            with suppress(ValidationError):  # stored by a release whose schema is another
+                return kind.validate_json(cached)
+        joined = key in self._loads
+        # shield: a caller that is cancelled must not take the value from the others.
+        value, is_stored = await asyncio.shield(self._loading(key, kind, load))
+        if joined and not is_stored:
+            # Another process may have committed before this call, and after that load had begun.
+            value, _ = await asyncio.shield(self._loading(key, kind, load))
+        return kind.validate_json(value)
 
     def _loading(
         self, key: str, kind: TypeAdapter[T], load: Callable[[AsyncSession], Awaitable[T]]
-    ) -> asyncio.Task[bytes]:
+    ) -> asyncio.Task[tuple[bytes, bool]]:
         task = self._loads.get(key)
         if task is None:
             task = self._loads[key] = asyncio.create_task(self._load(key, kind, load))
@@ -97,14 +104,13 @@ class Cache:
 
     async def _load(
         self, key: str, kind: TypeAdapter[T], load: Callable[[AsyncSession], Awaitable[T]]
-    ) -> bytes:
+    ) -> tuple[bytes, bool]:
         lease = await self._backend.lease(key)
         async with self._factory() as session:
-            value = kind.dump_json(await load(session))
-        await self._backend.store(key, value, lease)
-        return value
+            value = kind.dump_json(await load(session), by_alias=True, round_trip=True)
+        return value, await self._backend.store(key, value, lease)
 
-    def _loaded(self, key: str, done: asyncio.Task[bytes]) -> None:
+    def _loaded(self, key: str, done: asyncio.Task[tuple[bytes, bool]]) -> None:
         if self._loads.get(key) is done:
             del self._loads[key]
         if not done.cancelled():
@@ -117,11 +123,12 @@ class Cache:
 
 
 class _ChangedKeys:
-    """The keys that a session has changed: those committed, the others by their transaction."""
+    """The keys that a session has changed: those of its commits, the others by transaction."""
 
     def __init__(self, session: Session) -> None:
-        self.committed: set[str] = set()
+        self.committed: set[str] = set()  # or perhaps: its answer may be lost
         self._pending: dict[SessionTransaction, set[str]] = {}
+        event.listen(session, "before_commit", self._before_commit)
         event.listen(session, "after_commit", self._after_commit)
         event.listen(session, "after_soft_rollback", self._after_rollback)
 
@@ -131,14 +138,15 @@ class _ChangedKeys:
             innermost = session.begin()
         self._pending.setdefault(innermost, set()).update(keys)
 
-    def maybe_committed(self) -> set[str]:
-        return self.committed.union(*self._pending.values())
+    # A released savepoint comes to both, when nothing is committed yet.
+
+    def _before_commit(self, session: Session) -> None:
+        if session.get_nested_transaction() is None:
+            self.committed.update(*self._pending.values())
 
     def _after_commit(self, session: Session) -> None:
-        # A released savepoint comes here too, when nothing is committed yet.
         savepoint = session.get_nested_transaction()
         if savepoint is None:
-            self.committed = self.maybe_committed()
             self._pending.clear()
         elif (keys := self._pending.pop(savepoint, None)) and savepoint.parent is not None:
             self._pending.setdefault(savepoint.parent, set()).update(keys)
@@ -153,19 +161,25 @@ async def caching_scope(
 ) -> AsyncIterator[AsyncSession]:
     """Do as `session_scope`; after the commit, the cache forgets the keys of `forget_on_commit`.
 
-    Also when nobody knows whether the commit has happened; never after a rollback.
+    Also when nobody knows whether the commit has happened; never after a rollback. A cache that
+    fails to forget is logged, since what is committed has not failed.
     """
     async with factory() as session:
         session.info["changed_keys"] = changed = _ChangedKeys(session.sync_session)
-        keys: set[str] = set()
         try:
             yield session
             await session.flush()  # what fails here is surely not committed
-            keys = changed.maybe_committed()
             await run_to_end(session.commit())
         finally:
-            if keys := keys | changed.committed:
-                await run_to_end(cache.forget(keys))
+            if changed.committed:
+                await run_to_end(_forget(cache, changed.committed))
+
+
+async def _forget(cache: Cache, keys: Collection[str]) -> None:
+    try:
+        await cache.forget(keys)
+    except Exception:
+        log.exception("the cache has not forgotten %d key(s), first %s", len(keys), min(keys))
 
 
 def forget_on_commit(session: AsyncSession, *keys: str) -> None:

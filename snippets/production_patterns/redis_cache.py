@@ -5,15 +5,23 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection
+from itertools import islice
 from typing import TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 T = TypeVar("T")
+AT_ONCE = 500  # keys that one command deletes
 log = logging.getLogger(__name__)
 
 # A script is one atomic step: no lease is lost between the look and the write.
+LEASE = """
+local held = redis.call('GET', KEYS[1])
+if held then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
+"""
 STORE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[2])
@@ -61,6 +69,7 @@ class RedisCache:
         if seconds < 0.001:
             raise ValueError(f"seconds must be at least 0.001, not {seconds}")
         self._client = client
+        self._take = client.register_script(LEASE)
         self._store = client.register_script(STORE)
         self._milliseconds = int(seconds * 1000)
         self._prefix = prefix
@@ -68,19 +77,20 @@ class RedisCache:
         self._retry_after = retry_after
         self._retry_at = 0.0
         self._unforgotten: dict[str, float] = {}  # and when Redis has surely lost it
+        self._catching_up = False
 
     async def get(self, key: str) -> bytes | None:
-        if self._unforgotten and not await self._read(self._forget, False):
+        if self._unforgotten and not await self._catch_up():
             return None
         value = await self._read(lambda: self._client.get(self._value(key)), None)
         return value.encode() if isinstance(value, str) else value  # decode_responses=True
 
     async def lease(self, key: str) -> str:
         lease = uuid.uuid4().hex
-        await self._read(
-            lambda: self._client.set(self._lease(key), lease, px=self._milliseconds), None
+        held: str | bytes = await self._read(
+            lambda: self._take(keys=[self._lease(key)], args=[lease, self._milliseconds]), lease
         )
-        return lease
+        return held.decode() if isinstance(held, bytes) else held
 
     async def store(self, key: str, value: bytes, lease: str) -> bool:
         keys = [self._value(key), self._lease(key)]
@@ -90,23 +100,38 @@ class RedisCache:
         return bool(await stored)
 
     async def forget(self, keys: Collection[str]) -> None:
-        if await self._ask(lambda: self._forget(*keys), False):
+        if await self._ask(lambda: self._delete(keys), False):
             return
-        log.error("Redis has not forgotten %s", ", ".join(sorted(keys)))
+        log.error("Redis has not forgotten %d key(s), first %s", len(keys), min(keys))
+        now = time.monotonic()
         # A load begun before the commit stores its value for as long as its lease lasts.
-        gone_at = time.monotonic() + 2 * self._milliseconds / 1000
+        gone_at = now + 2 * self._milliseconds / 1000
+        self._unforgotten = {key: at for key, at in self._unforgotten.items() if at > now}
         self._unforgotten.update(dict.fromkeys(keys, gone_at))
 
-    async def _forget(self, *keys: str) -> bool:
-        """Forget these, and what earlier commits could not."""
-        now = time.monotonic()
-        owed = {key: gone_at for key, gone_at in self._unforgotten.items() if gone_at > now}
-        names = [name(key) for key in (*keys, *owed) for name in (self._value, self._lease)]
-        if names:
-            await self._client.delete(*names)
-        # What has failed again meanwhile, for a later commit, stays.
-        later = {key: at for key, at in self._unforgotten.items() if at > owed.get(key, now)}
-        self._unforgotten = later
+    async def _delete(self, keys: Collection[str]) -> bool:
+        names = [name(key) for key in keys for name in (self._value, self._lease)]
+        for start in range(0, len(names), AT_ONCE):
+            await self._client.delete(*names[start : start + AT_ONCE])
+        return True
+
+    async def _catch_up(self) -> bool:
+        """Forget what commits could not; who comes meanwhile has to do without the cache."""
+        if self._catching_up:
+            return False
+        self._catching_up = True
+        try:
+            return await self._read(self._forget_the_rest, False)
+        finally:
+            self._catching_up = False
+
+    async def _forget_the_rest(self) -> bool:
+        while owed := dict(islice(self._unforgotten.items(), AT_ONCE)):
+            now = time.monotonic()
+            await self._delete([key for key, gone_at in owed.items() if gone_at > now])
+            for key, gone_at in owed.items():
+                if self._unforgotten.get(key) == gone_at:  # no later commit failed meanwhile
+                    del self._unforgotten[key]
         return True
 
     def _value(self, key: str) -> str:

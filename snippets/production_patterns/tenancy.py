@@ -133,13 +133,14 @@ def _beyond_filter(element: Any) -> str | None:
 
 
 def _reads_unfiltered(option: Any) -> bool:
-    criteria, expressions = [getattr(option, "where_criteria", None)], []
+    criteria = [getattr(option, "where_criteria", None)]
+    expressions = []
     for load in getattr(option, "context", ()):
         criteria += load._extra_criteria
         expressions.append((load.local_opts or {}).get("expression"))  # with_expression()
-    conditions = (each for one in criteria if one is not None for each in _selects(one))
-    columns = (each for one in expressions if one is not None for each in _selects(one))
-    return any(map(_unfiltered_froms, conditions)) or any(columns)
+    conditions = [each for one in criteria if one is not None for each in _selects(one)]
+    columns = [each for one in expressions if one is not None for each in _selects(one)]
+    return bool(columns) or any(map(_unfiltered_froms, conditions))
 
 
 def _selects_of_tables_in_columns(state: ORMExecuteState) -> Iterator[Any]:
@@ -150,7 +151,7 @@ def _selects_of_tables_in_columns(state: ORMExecuteState) -> Iterator[Any]:
 
 
 def _is_orm(statement: Any) -> bool:
-    return statement._propagate_attrs.get("compile_state_plugin") == "orm"
+    return bool(statement._propagate_attrs.get("compile_state_plugin") == "orm")
 
 
 def _joined_tables(statement: Any) -> Iterator[Any]:

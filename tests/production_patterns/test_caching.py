@@ -3,6 +3,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 
 import pytest
 from production_patterns.own_redis import OwnRedis, own_redis
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic.alias_generators import to_camel
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
@@ -201,6 +203,52 @@ async def test_keys_are_forgotten_when_the_commit_may_have_happened(
     assert await cents(cache) == 200
 
 
+async def test_keys_are_forgotten_when_a_commit_in_the_block_may_have_happened(
+    cache: Cache, backend: RecordingCache, factory: Factory, engine: AsyncEngine
+) -> None:
+    await cents(cache)
+
+    def lose_the_answer(connection: object) -> None:
+        connection.connection.dbapi_connection.commit()
+        raise ConnectionResetError("the server's answer never came")
+
+    event.listen(engine.sync_engine, "commit", lose_the_answer)
+    with pytest.raises(ConnectionResetError):
+        async with caching_scope(factory, cache) as session:
+            await change_tariff(session, 1, 200)
+            await session.commit()
+    event.remove(engine.sync_engine, "commit", lose_the_answer)
+
+    assert backend.forgotten == ["tariff:1"]
+    assert await cents(cache) == 200
+
+
+class Forgetless(InProcessCache):
+    async def forget(self, keys: Collection[str]) -> None:
+        raise ConnectionResetError(f"{keys} stay")
+
+
+async def test_a_cache_that_can_not_forget_makes_no_commit_fail(
+    factory: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = Cache(Forgetless(), factory)
+    async with caching_scope(factory, cache) as session:
+        session.add(Tariff(id=1, name="new", cents=5))
+        forget_on_commit(session, "tariff:1", "tariffs")
+
+    with pytest.raises(ZeroDivisionError):
+        async with caching_scope(factory, cache) as session:
+            await change_tariff(session, 1, 6)
+            await session.commit()
+            raise ZeroDivisionError
+
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        "the cache has not forgotten 2 key(s), first tariff:1",
+        "the cache has not forgotten 1 key(s), first tariff:1",
+    ]
+
+
 async def test_keys_are_forgotten_when_the_caller_is_cancelled_in_the_commit(
     cache: Cache, backend: RecordingCache, factory: Factory, engine: AsyncEngine
 ) -> None:
@@ -277,6 +325,63 @@ async def test_a_reader_after_the_commit_does_not_join_an_older_load(
     assert await cents(cache) == 200
 
 
+async def test_of_processes_that_load_at_once_the_first_stores(
+    cache: Cache, backend: RecordingCache, factory: Factory
+) -> None:
+    slow, slower = SlowLoad(cache), SlowLoad(Cache(backend, factory))
+    readers = []
+    for load in (slow, slower):
+        readers.append(asyncio.create_task(load.cents()))
+        await load.has_read.wait()
+
+    slow.go_on.set()
+    assert await readers[0] == 100
+    assert backend.stored == [True]  # while the other is still about to load
+
+    slower.go_on.set()
+    assert await readers[1] == 100
+    assert backend.stored == [True, False]
+
+
+async def test_a_reader_after_the_commit_of_another_process_is_given_no_older_load(
+    cache: Cache, backend: RecordingCache, factory: Factory
+) -> None:
+    slow = SlowLoad(cache)
+    before = asyncio.create_task(slow.cents())
+    await slow.has_read.wait()
+    async with caching_scope(factory, Cache(backend, factory)) as session:
+        await change_tariff(session, 1, 200)
+
+    after = asyncio.create_task(slow.cents())
+    await asyncio.sleep(0.05)  # until it waits for the same load
+    slow.go_on.set()
+
+    assert [await before, await after] == [100, 200]
+
+
+class Renamed(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    unit_cents: int
+
+
+async def test_a_value_of_another_release_is_loaded_anew(
+    cache: Cache, statements: StatementLog
+) -> None:
+    kind = TypeAdapter(Renamed)
+
+    async def load(session: AsyncSession) -> Renamed:
+        tariff = await session.get_one(Tariff, 1)
+        return Renamed.model_validate({"unitCents": tariff.cents})
+
+    await read_tariff(cache, 1)
+    assert (await cache.get("tariff:1", kind, load)).unit_cents == 100
+    statements.clear()
+
+    assert (await cache.get("tariff:1", kind, load)).unit_cents == 100
+    assert statements.count == 0
+
+
 async def test_many_readers_cause_one_load(cache: Cache) -> None:
     slow = SlowLoad(cache)
     readers = [asyncio.create_task(slow.cents()) for _ in range(50)]
@@ -338,14 +443,18 @@ async def test_values_and_leases_end_with_their_time_to_live() -> None:
     assert not await cache.store("b", b"1", late)
 
 
-async def test_a_later_lease_wins(plain_backend: CacheBackend) -> None:
-    old = await plain_backend.lease("a")
-    new = await plain_backend.lease("a")
+async def test_a_lease_is_shared_until_somebody_stores(plain_backend: CacheBackend) -> None:
+    lease = await plain_backend.lease("a")
+    assert isinstance(lease, str)
+    assert await plain_backend.lease("a") == lease
+    assert await plain_backend.lease("b") != lease
 
-    assert not await plain_backend.store("a", b"old", old)
-    assert await plain_backend.store("a", b"new", new)
-    assert not await plain_backend.store("a", b"again", new)
-    assert await plain_backend.get("a") == b"new"
+    assert not await plain_backend.store("a", b"forged", "another")
+    assert await plain_backend.store("a", b"first", lease)
+    assert not await plain_backend.store("a", b"second", lease)
+
+    assert await plain_backend.get("a") == b"first"
+    assert await plain_backend.lease("a") != lease
 
 
 async def test_what_is_forgotten_is_gone_with_its_lease(plain_backend: CacheBackend) -> None:

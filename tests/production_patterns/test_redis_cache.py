@@ -133,7 +133,7 @@ async def test_while_redis_is_down_reads_and_commits_go_on_and_afterwards_it_is_
     await change(cache, factory, 200)
     assert await cents(cache) == 200
     lost = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert [r.getMessage() for r in lost] == ["Redis has not forgotten tariff:1"]
+    assert [r.getMessage() for r in lost] == ["Redis has not forgotten 1 key(s), first tariff:1"]
 
     redis.start()
 
@@ -167,25 +167,42 @@ async def test_what_can_not_be_forgotten_again_while_it_is_forgotten_stays_owed(
     client = clients()
     cache = RedisCache(client, patience=LIMIT, retry_after=0)
     delete = client.delete
+    deleted: list[tuple[str, ...]] = []
 
     async def fail(*_names: str) -> None:
         raise ConnectionError("Redis is gone")
 
-    async def be_overtaken(*names: str) -> int:
-        with monkeypatch.context() as overtaking:
-            overtaking.setattr(client, "delete", fail)
-            await cache.forget(["a"])
+    async def be_overtaken_once(*names: str) -> int:
+        deleted.append(names)
+        if len(deleted) == 1:
+            with monkeypatch.context() as overtaking:
+                overtaking.setattr(client, "delete", fail)
+                await cache.forget(["a"])
         return await delete(*names)
 
     with monkeypatch.context() as down:
         down.setattr(client, "delete", fail)
         await cache.forget(["a"])
     with monkeypatch.context() as overtaken:
-        overtaken.setattr(client, "delete", be_overtaken)
+        overtaken.setattr(client, "delete", be_overtaken_once)
         await cache.get("b")
-    assert await client.set("cache:value:a", "of before the second commit")
 
-    assert await cache.get("a") is None
+    assert deleted == [("cache:value:a", "cache:lease:a")] * 2
+
+
+async def test_many_that_are_owed_are_forgotten_by_one_reader_in_parts(
+    clients: Clients, redis: OwnRedis
+) -> None:
+    cache = RedisCache(clients(), patience=LIMIT, retry_after=0)
+    redis.kill()
+    await cache.forget([str(n) for n in range(1500)])
+    redis.start()
+
+    readers = await asyncio.gather(*(cache.get("1") for _ in range(50)))
+
+    assert set(readers) == {None}
+    statistics = redis.command("INFO", "commandstats")
+    assert statistics["cmdstat_del"]["calls"] == 6  # 3000 names, 500 at once
 
 
 async def test_what_redis_has_surely_lost_is_not_owed_any_more(
@@ -194,7 +211,11 @@ async def test_what_redis_has_surely_lost_is_not_owed_any_more(
     cache = RedisCache(clients(), seconds=0.001, patience=0.2, retry_after=0)
     redis.kill()
     await cache.forget(["a"])
+    await asyncio.sleep(0.01)
+    await cache.forget(["b"])
+    assert list(cache._unforgotten) == ["b"]
 
+    await asyncio.sleep(0.01)
     redis.start()
     await cache.get("a")
 
