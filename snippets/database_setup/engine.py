@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from sqlalchemy import URL, QueuePool
+from sqlalchemy import URL, Connection, ExceptionContext, QueuePool, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from snippets.database_setup.sqlite_pragmas import configure_sqlite
@@ -61,7 +62,40 @@ def engine_for(
         common["connect_args"] = postgresql_connect_args(url.get_driver_name(), settings)
     else:
         common["connect_args"] = mysql_connect_args(statement_timeout, lock_timeout)
-    return create_async_engine(url, **common | options)
+    engine = create_async_engine(url, **common | options)
+    if url.get_backend_name() == "postgresql":
+        _refuse_empty_commits(engine)
+    return engine
+
+
+def _refuse_empty_commits(engine: AsyncEngine) -> None:
+    """Make a COMMIT fail that saves nothing, since an error before it was swallowed.
+
+    PostgreSQL has ended that transaction, answers its COMMIT with ROLLBACK, and no driver tells.
+    """
+    event.listen(engine.sync_engine, "handle_error", _note_error)
+    event.listen(engine.sync_engine, "begin", _forget_error)
+    event.listen(engine.sync_engine, "rollback_savepoint", _forget_error)
+    event.listen(engine.sync_engine, "commit", _ask_after_error)
+
+
+def _note_error(context: ExceptionContext) -> None:
+    if context.connection is not None and not context.is_disconnect:
+        context.connection.info["has_failed"] = True
+
+
+def _forget_error(connection: Connection, *_savepoint: object) -> None:
+    connection.info.pop("has_failed", None)
+
+
+def _ask_after_error(connection: Connection) -> None:
+    if connection.info.pop("has_failed", False):
+        # A driver's own refusal has ended nothing: the server knows.
+        try:
+            connection.exec_driver_sql("SELECT 1")
+        except DBAPIError:
+            connection.connection.rollback()  # for SQLAlchemy, the transaction is over already
+            raise
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import SecretStr
 from servers import Server
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
 from snippets.database_setup.engine import engine_for
@@ -218,3 +219,47 @@ def join_worker_threads() -> None:
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
             thread.join(timeout=5)
+
+
+async def swallow(connection: AsyncConnection, statement: str, **values: object) -> None:
+    with contextlib.suppress(DBAPIError):
+        await connection.execute(text(statement), values)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.only_on("postgresql", reason="only there an error ends the whole transaction")
+async def test_a_commit_after_a_swallowed_error_fails_instead_of_saving_nothing(
+    database_url: URL, driver: str
+) -> None:
+    engine = engine_for(database_url.set(drivername=f"postgresql+{driver}"), pool_size=1)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE kept (n INTEGER)"))
+
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO kept VALUES (1)"))
+        await swallow(connection, "SELECT * FROM nowhere")
+        with pytest.raises(DBAPIError, match="current transaction is aborted"):
+            await connection.commit()
+        await connection.rollback()
+        await connection.execute(text("INSERT INTO kept VALUES (2)"))
+        await connection.commit()
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO kept VALUES (3)"))
+        async with connection.begin_nested() as savepoint:
+            await swallow(connection, "SELECT * FROM nowhere")
+            await savepoint.rollback()
+        if driver == "asyncpg":  # which sends nothing here
+            await swallow(connection, "INSERT INTO kept VALUES (CAST(:n AS integer))", n="text")
+
+    assert await scalar(engine, "SELECT string_agg(n::text, ',') FROM kept") == "2,3"
+    await engine.dispose()
+
+
+@pytest.mark.not_on("postgresql", reason="see above")
+async def test_elsewhere_a_swallowed_error_ends_its_statement_alone(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE kept (n INTEGER)"))
+        await connection.execute(text("INSERT INTO kept VALUES (1)"))
+        await swallow(connection, "SELECT * FROM nowhere")
+
+    assert await scalar(engine, "SELECT count(*) FROM kept") == 1
