@@ -85,17 +85,20 @@ def _note_error(context: ExceptionContext) -> None:
 
 
 def _forget_error(connection: Connection, *_savepoint: object) -> None:
-    connection.info.pop("has_failed", None)
+    if not connection.invalidated:
+        connection.info.pop("has_failed", None)
 
 
 def _ask_after_error(connection: Connection) -> None:
-    if connection.info.pop("has_failed", False):
+    if connection.invalidated or not connection.info.pop("has_failed", False):
+        return
+    try:
         # A driver's own refusal has ended nothing: the server knows.
-        try:
-            connection.exec_driver_sql("SELECT 1")
-        except DBAPIError:
-            connection.connection.rollback()  # for SQLAlchemy, the transaction is over already
-            raise
+        connection.exec_driver_sql("SELECT 1")
+    except DBAPIError:
+        if not connection.invalidated:
+            connection.connection.rollback()  # for SQLAlchemy the transaction is over already
+        raise
 
 
 def _json(value: Any) -> str:

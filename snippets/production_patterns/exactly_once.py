@@ -36,7 +36,9 @@ async def run_once(
 
     Args:
         factory: makes the sessions.
-        key: chosen by the client, the same for each of its tries (`Idempotency-Key`).
+        key: chosen by the client, the same for each of its tries (`Idempotency-Key`). Bind it to
+            who asks for what, or another's key brings another's answer:
+            `uuid5(client_key, f"{user_id} transfer")`.
         work: returns the answer, as JSON; later calls get it without doing the work.
         options: see `run_with_retries`.
     """

@@ -19,12 +19,14 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Field, SQLModel, col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from snippets.async_operations.errors import ErrorKind, classify, is_retryable
+from snippets.async_operations.errors import ErrorKind, classify
 from snippets.database_setup.session import session_scope
 from snippets.database_setup.sqlite_pragmas import begin_immediate
+from snippets.models.columns import exact_text
 from snippets.models.enums_and_json import json_type
 from snippets.models.keys import uuid7
 from snippets.models.timestamps import UTCTimestamp, utc_now
+from snippets.production_patterns.retries import is_transient
 
 MAX_ATTEMPTS = 8
 LONGEST_WAIT = dt.timedelta(minutes=10)
@@ -52,7 +54,7 @@ class OutboxRow(SQLModel, table=True):
     key: uuid.UUID = Field(default_factory=uuid7)
     topic: str = Field(max_length=100)
     payload: dict[str, Any] = Field(sa_type=json_type())
-    stream: str | None = Field(default=None, max_length=100)
+    stream: str | None = Field(default=None, sa_type=exact_text(100))
     due_at: dt.datetime | None = Field(default_factory=utc_now, sa_type=UTCTimestamp)
     attempts: int = 0
     last_error: str | None = Field(default=None, max_length=200)
@@ -64,7 +66,7 @@ class OutboxRow(SQLModel, table=True):
 class InboxRow(SQLModel, table=True):
     """A message that a consumer has dealt with, in the consumer's own database."""
 
-    consumer: str = Field(max_length=50, primary_key=True)
+    consumer: str = Field(sa_type=exact_text(50), primary_key=True)
     key: uuid.UUID = Field(primary_key=True)
     received_at: dt.datetime = Field(default_factory=utc_now, sa_type=UTCTimestamp)
 
@@ -185,15 +187,13 @@ async def run_worker(
     """Deliver until `stop` is set; a batch that has begun is finished.
 
     An outage is waited for: what a lost connection leaves undone is due again after the lease.
-
-    Raises:
-        DBAPIError: one that trying again does not mend.
+    An error that trying again does not mend is raised.
     """
     while not stop.is_set():
         try:
             tried = await deliver_due(factory, deliver, lease=lease, attempts=attempts)
-        except (DBAPIError, PoolTimeoutError, OSError) as error:  # OSError: asyncpg, connecting
-            if isinstance(error, DBAPIError) and not _another_try_may_help(error):
+        except Exception as error:
+            if not _another_try_may_help(error):
                 raise
             log.warning("the outbox is out of reach", exc_info=error)
             tried = 0
@@ -202,9 +202,13 @@ async def run_worker(
                 await asyncio.wait_for(stop.wait(), poll)
 
 
-def _another_try_may_help(error: DBAPIError) -> bool:
-    # Lost in COMMIT too: claimed or not, delivered twice or not, a receiver must bear it.
-    return is_retryable(error) or error.connection_invalidated
+def _another_try_may_help(error: Exception) -> bool:
+    if isinstance(error, DBAPIError):
+        # A table may be locked for longer than a statement may take. Lost in COMMIT: claimed or
+        # not, delivered twice or not, a receiver must bear it.
+        too_long = classify(error).kind is ErrorKind.STATEMENT_TIMEOUT
+        return too_long or error.connection_invalidated or is_transient(error)
+    return isinstance(error, PoolTimeoutError | OSError) or is_transient(error)  # connecting
 
 
 async def first_receipt(session: AsyncSession, consumer: str, key: uuid.UUID) -> bool:

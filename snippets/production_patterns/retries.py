@@ -55,7 +55,7 @@ async def run_with_retries(
         CommitUnclearError: look whether it was saved, or use `run_once`.
     """
     retrying = AsyncRetrying(
-        retry=retry_if_exception(lambda error: isinstance(error, also) or _is_transient(error)),
+        retry=retry_if_exception(lambda error: isinstance(error, also) or is_transient(error)),
         wait=wait_random_exponential(multiplier=0.05, max=1),  # at random, or they meet again
         stop=stop_after_attempt(attempts) | stop_before_delay(seconds),
         before_sleep=before_sleep_log(logger, logging.INFO),
@@ -64,7 +64,8 @@ async def run_with_retries(
     return await retrying(_run, factory, work, level)
 
 
-def _is_transient(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
+    """Return whether another try may help; an error of COMMIT is none to ask about here."""
     if isinstance(error, DBAPIError):
         # Not lost in COMMIT, which is a CommitUnclearError here; perhaps in ROLLBACK.
         return is_retryable(error) or _connection_lost(error)

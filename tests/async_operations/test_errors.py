@@ -28,7 +28,7 @@ from snippets.async_operations.errors import (
     is_retryable,
 )
 from snippets.database_setup.engine import engine_for
-from snippets.production_patterns.retries import _is_transient
+from snippets.production_patterns.retries import is_transient
 
 
 class Boiler(SQLModel, table=True):
@@ -502,7 +502,7 @@ async def test_too_many_connections_are_worth_another_try(engine: AsyncEngine) -
             await connection.execute(text(f"DROP ROLE {role}"))
 
     error = caught.value
-    assert _is_transient(error)  # for `run_with_retries`, which knows asyncpg's own as well
+    assert is_transient(error)  # for `run_with_retries`, which knows asyncpg's own as well
     if isinstance(error, DBAPIError):  # from SQLAlchemy 2.1 on
         assert classify(error).code == "53300"
         assert is_retryable(error)

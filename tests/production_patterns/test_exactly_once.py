@@ -1,6 +1,6 @@
 import asyncio
 import random
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 import pytest
 from production_patterns.accounts import PATIENT, balances, fill, transfer_unordered, transfers
@@ -53,6 +53,22 @@ async def test_work_with_a_key_is_done_once_whatever_becomes_of_its_commit(
         assert len(answers) == (2 if loss == "before" else 1)
         # A second transfer would have failed by itself: the account is empty.
         assert await balances(factory) == [0, 2000]
+
+
+async def test_a_clients_key_bound_to_the_asker_brings_nobody_anothers_answer(
+    factory: Factory,
+) -> None:
+    await fill(factory)
+    client_key = uuid4()
+
+    async def work(session: AsyncSession) -> dict[str, int]:
+        return await transfer_unordered(session, 1, 2, 100)
+
+    keys = [uuid5(client_key, f"{user_id} transfer") for user_id in (1, 2, 2)]
+    answers = [await run_once(factory, key, work) for key in keys]
+
+    assert answers[0] != answers[1] == answers[2]
+    assert await balances(factory) == [800, 1200]
 
 
 @pytest.mark.parametrize("level", [None, "REPEATABLE READ", "SERIALIZABLE"])

@@ -15,7 +15,7 @@ import pytest
 from production_patterns.every_driver import running_engine, urls
 from production_patterns.lossy_proxy import Loss, LossyProxy
 from production_patterns.outbox_worker import LEASE, READY, Purchase, Shipment
-from sqlalchemy import URL, func
+from sqlalchemy import URL, func, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import col, select, update
@@ -319,6 +319,17 @@ async def test_a_receipt_is_taken_back_with_what_the_consumer_did(factory: Facto
         assert await first_receipt(session, "printer", key)
 
 
+async def test_consumers_and_streams_are_told_apart_by_every_letter(factory: Factory) -> None:
+    key = uuid.uuid4()
+    async with session_scope(factory) as session:
+        new = [await first_receipt(session, name, key) for name in ("mail", "Mail", "máil")]
+    for stream in ("order:a", "order:A"):
+        await send(factory, 1, stream=stream)
+
+    assert new == [True, True, True]
+    assert await claim(factory) == [1, 1]  # neither holds the other back
+
+
 async def test_a_second_receipt_keeps_the_consumers_transaction_alive(factory: Factory) -> None:
     key = uuid.uuid4()
     async with session_scope(factory) as session:
@@ -375,23 +386,12 @@ async def test_a_worker_goes_on_until_it_is_stopped(factory: Factory) -> None:
 
 @pytest.mark.only_on("sqlite", reason="there one open transaction stops the claim")
 async def test_a_worker_survives_what_trying_again_mends(
-    factory: Factory, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    factory: Factory, session: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    errors: list[DBAPIError] = []
-    monkeypatch.setattr(
-        outbox, "is_retryable", lambda error: errors.append(error) or is_retryable(error)
-    )
     await send(factory, 1)
     await session.exec(update(OutboxRow).values(attempts=0))  # takes the lock
-    stop = asyncio.Event()
-    receiver = Receiver()
-    worker = asyncio.create_task(run_worker(factory, receiver, stop, poll=0.01))
-    await until(lambda: errors)
-    await session.rollback()
-    await until(lambda: receiver.numbers)
-
-    stop.set()
-    await worker
+    async with surviving_worker(factory, caplog):
+        await session.rollback()
 
 
 @asynccontextmanager
@@ -436,6 +436,49 @@ async def test_a_worker_survives_a_server_that_refuses_connections(
             await proxy.refuse()
             async with surviving_worker(session_factory(engine), caplog):
                 await proxy.accept()
+
+
+@pytest.mark.only_on("postgresql", reason="MariaDB's limits are no property of an idle user")
+async def test_a_worker_survives_a_server_without_room_for_its_connection(
+    factory: Factory, engine: AsyncEngine, database_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    await send(factory, 1)
+    role = f"crowded_{uuid.uuid4().hex}"
+    async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0"))
+        await connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
+        await connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
+    try:
+        async with (
+            running_engine(database_url.set(username=role)) as crowded,
+            surviving_worker(session_factory(crowded), caplog),
+            engine.begin() as connection,
+        ):
+            await connection.execute(text(f"ALTER ROLE {role} CONNECTION LIMIT 5"))
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP OWNED BY {role}"))
+            await connection.execute(text(f"DROP ROLE {role}"))
+
+
+LOCKS = {
+    "postgresql": ("LOCK TABLE outboxrow IN ACCESS EXCLUSIVE MODE", "SELECT 1"),
+    "mysql": ("LOCK TABLES outboxrow WRITE", "UNLOCK TABLES"),
+}
+
+
+@pytest.mark.not_on("sqlite", reason="it has no limit of statements by itself")
+async def test_a_worker_survives_a_table_that_is_locked_for_longer_than_a_statement_may_take(
+    factory: Factory, engine: AsyncEngine, database_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    await send(factory, 1)
+    lock, unlock = LOCKS[engine.dialect.name]
+    limits = {"statement_timeout": 0.2, "lock_timeout": LIMIT}
+    async with running_engine(database_url, **limits) as impatient, engine.connect() as migration:
+        await migration.execute(text(lock))
+        async with surviving_worker(session_factory(impatient), caplog):
+            await migration.execute(text(unlock))
+            await migration.commit()
 
 
 @pytest.mark.not_on("sqlite", reason="there is no connection that could be lost")
