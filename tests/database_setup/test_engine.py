@@ -255,6 +255,22 @@ async def test_a_commit_after_a_swallowed_error_fails_instead_of_saving_nothing(
     await engine.dispose()
 
 
+@pytest.mark.only_on("postgresql", reason="as above")
+async def test_a_connection_that_is_lost_after_a_swallowed_error_is_reported_as_lost(
+    engine: AsyncEngine,
+) -> None:
+    async with engine.connect() as connection, engine.connect() as other:
+        backend = await connection.scalar(text("SELECT pg_backend_pid()"))
+        await swallow(connection, "SELECT * FROM nowhere")
+        await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": backend})
+
+        with pytest.raises(DBAPIError) as caught:
+            await connection.commit()
+
+        assert caught.value.connection_invalidated
+        await connection.rollback()
+
+
 @pytest.mark.not_on("postgresql", reason="see above")
 async def test_elsewhere_a_swallowed_error_ends_its_statement_alone(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
