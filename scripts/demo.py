@@ -670,8 +670,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--database",
-        default="sqlite",
-        help="sqlite, postgresql (both embedded) or the URL of a server (default: sqlite)",
+        default=os.environ.get("DATABASE", "sqlite"),
+        help="sqlite, postgresql (both embedded) or the URL of a server; the variable DATABASE,"
+        " which no list of processes shows, says it too (default: sqlite)",
     )
     parser.add_argument("--dest", type=Path, default=DEST, help="where to (default: build/demo)")
     # For the tests: wait here for a signal.

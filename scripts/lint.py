@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = run(args.paths, chosen(args.select or (), args.ignore or ()), args.python)
     except InterpreterError as error:
         parser.error(str(error))
+    if not report.checked:
+        parser.error(f"there is no Python file in {', '.join(map(str, args.paths))}")
     if args.verbose:
         print(f"versions: {report.versions}", file=sys.stderr)
     print(FORMATS[args.format](report))

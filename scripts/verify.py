@@ -187,6 +187,8 @@ def interpreter_of(versions: str) -> Path:
     return python
 
 
+# Its cluster is the tests' own, and not the server that somebody asks about.
+CLUSTER = "tests/production_patterns/test_scaling_out.py"
 PROBE = """\
 import json, sys
 from importlib.metadata import version
@@ -232,6 +234,32 @@ def server_environment(url: str) -> dict[str, str]:
         raise UsageError(f"DATABASE_URL begins with {scheme or 'no scheme'!r}: use one of {known}")
     chosen = {"TEST_DATABASES": name, "REQUIRED_DATABASES": name}
     return chosen | ({SERVERS[name]: url} if SERVERS[name] else {})
+
+
+CONNECT = """\
+import sys
+sys.path.insert(0, "tests")
+from servers import KINDS, ServerUnavailableError
+try:
+    KINDS[sys.argv[1]]().close()
+except ServerUnavailableError as error:
+    sys.exit(str(error))
+"""
+
+
+def check_server(python: Path, environment: Mapping[str, str]) -> None:
+    """Make a database on the server that was named, and drop it.
+
+    Raises:
+        UsageError: it does not answer, or the user may not.
+    """
+    command = [str(python), "-W", "ignore", "-c", CONNECT, environment["TEST_DATABASES"]]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or "no reason given"
+        raise UsageError(f"the server of DATABASE_URL can't be used: {said}")
 
 
 def run_suite(python: Path, environment: Mapping[str, str], tests: Sequence[str]) -> Path:
@@ -314,9 +342,13 @@ def verify(arguments: argparse.Namespace) -> list[Report]:
         environment |= server_environment(url)
     python = interpreter_of(arguments.versions)
     libraries = installed_libraries(python)
+    tests = arguments.tests or ["tests"]
+    if url:
+        check_server(python, environment)
+        tests = [*tests, f"--ignore={CLUSTER}"]
     for change in changed_versions(libraries):
         print(f"other than pinned: {change}", file=sys.stderr)
-    report = run_suite(python, environment, arguments.tests or ["tests"])
+    report = run_suite(python, environment, tests)
     return [read_report([report], libraries)]
 
 

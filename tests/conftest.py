@@ -6,6 +6,7 @@ tests need; whatever a test leaves behind is gone before the next one.
 
 import os
 import platform
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator
@@ -41,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen_names()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+    # End as for Ctrl-C, so that no server of ours is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     # Before that, SQLAlchemy itself left the connection of a cancelled task open (versions.md);
     # some later test would be blamed for it.
     if Version(version("sqlalchemy")) < Version("2.0.53"):

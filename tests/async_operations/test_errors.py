@@ -50,6 +50,20 @@ class Gauge(SQLModel, table=True):
 
 
 TABLES = [Boiler, Gauge]
+# As references/troubleshooting.md has them beside the codes.
+DEADLOCK = {
+    "postgresql": "deadlock detected",
+    "mysql": "Deadlock found when trying to get lock",
+}
+LOCK_TIMEOUT = {
+    "sqlite": "database is locked",
+    "postgresql": "canceling statement due to lock timeout",
+    "mysql": "Lock wait timeout exceeded",
+}
+STATEMENT_TIMEOUT = {
+    "postgresql": "canceling statement due to statement timeout",
+    "mysql": "max_statement_time exceeded",
+}
 DRIVERS = {
     "sqlite": ["aiosqlite"],
     "postgresql": ["asyncpg", "psycopg"],
@@ -325,6 +339,7 @@ async def test_a_deadlock_is_retryable(engines: list[AsyncEngine]) -> None:
 
         assert classify(error).kind is ErrorKind.DEADLOCK
         assert classify(error).code in {"40P01", 1213}
+        assert DEADLOCK[engine.dialect.name] in str(error)
         assert is_retryable(error)
 
 
@@ -405,6 +420,7 @@ async def test_a_lock_that_is_not_given_in_time_is_retryable(engines: list[Async
 
         assert classify(caught.value).kind is ErrorKind.LOCK_TIMEOUT
         assert classify(caught.value).code in {"55P03", 1205, "SQLITE_BUSY"}
+        assert LOCK_TIMEOUT[engine.dialect.name] in str(caught.value)
         assert is_retryable(caught.value)
 
 
@@ -425,6 +441,7 @@ async def test_a_statement_that_takes_too_long_is_not_retryable(
 
         assert classify(error).kind is ErrorKind.STATEMENT_TIMEOUT
         assert classify(error).code in {"57014", 1969}
+        assert STATEMENT_TIMEOUT[engine.dialect.name] in str(error)
         assert not is_retryable(error)
 
 

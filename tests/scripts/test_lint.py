@@ -734,6 +734,14 @@ def test_rules_are_selected_and_ignored(project: Path) -> None:
     assert lint_it("--ignore", "blocking-call", ".") == 0
 
 
+def test_a_folder_without_python_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "docs").mkdir()
+
+    assert "there is no Python file in docs" in usage_error(capsys, "docs")
+
+
 def test_an_unknown_rule_is_refused_with_the_valid_ones(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -199,6 +199,24 @@ def test_the_suite_runs_on_the_named_database_alone(
     assert not Path("never-made.db").exists()
 
 
+@pytest.mark.parametrize(
+    "url", ["mysql://nobody:s3cret@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x"]
+)
+def test_a_server_that_does_not_answer_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setattr(verify, "interpreter_of", lambda _versions: Path(sys.executable))
+    monkeypatch.setattr(verify, "run_suite", lambda *_given: pytest.fail("the suite was run"))
+
+    assert verify.main([]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("verify.py: the server of DATABASE_URL can't be used: ")
+    assert "does not answer at" in line
+    assert "s3cret" not in line
+
+
 def test_what_does_not_hold_fails_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
