@@ -17,6 +17,7 @@ from snippets.fastapi_integration.error_handlers import problem
 
 Result = TypeVar("Result")
 CHECK_EVERY = 10_000  # SQLite's instructions, well below a millisecond
+SHORTEST = 0.001  # seconds; to the servers 0 means without limit
 
 
 async def limit_transaction(
@@ -24,19 +25,20 @@ async def limit_transaction(
 ) -> None:
     """Limit, in seconds, each further statement and wait for a lock until the transaction ends.
 
+    Nothing and less than nothing, as of a deadline that is over, is the shortest limit.
+
     SQLite and MariaDB need `enforce_limits` on their engine. SQLite has the engine's
     `lock_timeout` alone.
     """
-    limits = {"statement_timeout": statement, "lock_timeout": lock}
-    limits = {name: seconds for name, seconds in limits.items() if seconds is not None}
+    wanted = {"statement_timeout": statement, "lock_timeout": lock}
+    limits = {name: max(SHORTEST, limit) for name, limit in wanted.items() if limit is not None}
     connection = await session.connection()
     if connection.dialect.name != "postgresql":
         await connection.execution_options(**limits)
         return
     for name, seconds in limits.items():
-        milliseconds = max(1, round((seconds or 0) * 1000))  # 0 would mean without limit
         # SET LOCAL with a parameter: it goes with the transaction, not with the connection.
-        await session.exec(select(func.set_config(name, f"{milliseconds}ms", True)))
+        await session.exec(select(func.set_config(name, f"{round(seconds * 1000)}ms", True)))
 
 
 def enforce_limits(engine: AsyncEngine, *, statement: float = 30) -> None:

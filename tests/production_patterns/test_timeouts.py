@@ -82,6 +82,41 @@ async def test_a_transaction_has_a_limit_of_its_own_and_the_next_has_it_not(
             assert f"kept by {url.drivername}" in await names(factory)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 0.0002])
+async def test_a_limit_of_no_time_at_all_is_the_shortest(
+    database_url: URL, engine: AsyncEngine, seconds: float
+) -> None:
+    """As of a deadline that is over; a server would take 0 for no limit."""
+    for url in urls(database_url):
+        async with running_engine(url) as limited:
+            enforce_limits(limited)
+            async with session_factory(limited)() as session:
+                await limit_transaction(session, statement=seconds, lock=seconds)
+                with pytest.raises(DBAPIError) as caught:
+                    await session.exec(text(slow(session)))
+
+            assert classify(caught.value).kind is ErrorKind.STATEMENT_TIMEOUT
+
+
+@pytest.mark.not_on("sqlite", reason="a file has one lock, and its engine one limit")
+async def test_a_lock_that_may_not_be_waited_for_is_given_up(
+    database_url: URL, factory: Factory
+) -> None:
+    async with session_scope(factory) as session:
+        session.add(Machine(id=1, name="saw", hall="A"))
+    row = select(Machine).where(Machine.id == 1).with_for_update()
+    async with running_engine(database_url, lock_timeout=60) as limited, factory() as holder:
+        enforce_limits(limited)
+        await holder.exec(row)
+
+        for seconds in (0, -1):
+            with pytest.raises(DBAPIError) as caught:
+                async with session_scope(session_factory(limited)) as session:
+                    await limit_transaction(session, lock=seconds)
+                    await session.exec(row)
+            assert classify(caught.value).kind is ErrorKind.LOCK_TIMEOUT
+
+
 async def test_statements_within_their_limits_are_let_alone(
     database_url: URL, engine: AsyncEngine
 ) -> None:
