@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.errors import is_retryable
@@ -60,8 +60,9 @@ class ReadRouter:
             patience: seconds to wait until it answers, and as many until it has caught up.
             retry_after: seconds until one that failed is asked again.
         """
-        self._primary = _reading_factory(primary)
-        self._replica = _reading_factory(replica)
+        self._primary = session_factory(_reading(primary))
+        self._replica = _reading(replica)
+        self._on_replica = session_factory(self._replica)
         self._patience = patience
         self._retry_after = retry_after
         self._avoid_until = 0.0
@@ -74,9 +75,16 @@ class ReadRouter:
         Args:
             after: what it must see: the result of `written_position`.
         """
-        session = await self._replica_session(after) or self._primary()
-        async with session:
-            yield session
+        connection = await self._replica_connection(after)
+        if connection is None:
+            async with self._primary() as session:
+                yield session
+            return
+        async with AsyncExitStack() as stack:
+            stack.push_async_exit(connection)
+            # For all transactions: behind one name there may be several replicas.
+            session = self._on_replica(bind=connection)
+            yield await stack.enter_async_context(session)
 
     async def read(
         self, work: Callable[[AsyncSession], Awaitable[T]], *, after: int | None = None
@@ -95,50 +103,52 @@ class ReadRouter:
         async with self._primary() as session:
             return await work(session)
 
-    async def _replica_session(self, after: int | None) -> AsyncSession | None:
+    async def _replica_connection(self, after: int | None) -> AsyncConnection | None:
         if time.monotonic() < self._avoid_until:
             return None
-        session = self._replica()
+        connection = self._replica.connect()
         # A task, because a driver may take long to give up on a server that does not answer.
-        asked = asyncio.create_task(_has_replayed(session, after, self._patience))
+        asked = asyncio.create_task(_has_replayed(connection, after, self._patience))
         try:
             await asyncio.wait([asked], timeout=2 * self._patience)
             if not asked.done():
                 raise TimeoutError("no answer")
             if asked.result():
-                return session
+                return connection
         except Exception as error:  # noqa: BLE001 - drivers' connect errors have no common base
             log.warning("the replica does not serve, the primary does: %r", error)
             self._avoid_until = time.monotonic() + self._retry_after
         except asyncio.CancelledError:
-            self._leave(asked, session)
+            self._leave(asked, connection)
             raise
-        self._leave(asked, session)
+        self._leave(asked, connection)
         return None
 
-    def _leave(self, asked: asyncio.Task[bool], session: AsyncSession) -> None:
-        """Close the session when its question has ended, and do not wait for that."""
+    def _leave(self, asked: asyncio.Task[bool], connection: AsyncConnection) -> None:
+        """Close the connection when its question has ended, and do not wait for that."""
         asked.cancel()
-        task = asyncio.create_task(_close_after(asked, session))
+        task = asyncio.create_task(_close_after(asked, connection))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
 
-async def _close_after(asked: asyncio.Task[bool], session: AsyncSession) -> None:
+async def _close_after(asked: asyncio.Task[bool], connection: AsyncConnection) -> None:
     await asyncio.gather(asked, return_exceptions=True)
-    await session.close()
+    if connection.sync_connection is not None:  # it got so far
+        await connection.close()
 
 
-def _reading_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    return session_factory(engine.execution_options(postgresql_readonly=True))
+def _reading(engine: AsyncEngine) -> AsyncEngine:
+    return engine.execution_options(postgresql_readonly=True)
 
 
-async def _has_replayed(session: AsyncSession, after: int | None, patience: float) -> bool:
-    """Ask on the connection that will read: behind one name there may be several replicas."""
+async def _has_replayed(connection: AsyncConnection, after: int | None, patience: float) -> bool:
+    """Ask on the connection that will read."""
     end = time.monotonic() + patience
-    connection = await session.connection()  # connects, or pings
+    await connection.start()  # connects, or pings
     while after is not None:
         replayed = (await connection.execute(REPLAYED)).scalar_one()
+        await connection.rollback()  # else REPEATABLE READ would go on reading what was there now
         if replayed is None or replayed >= after:
             break
         if time.monotonic() >= end:

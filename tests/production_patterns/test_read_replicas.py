@@ -155,6 +155,44 @@ async def test_a_read_waits_for_a_replica_that_is_about_to_have_it(pair: tuple[N
     assert served == ("replica", 1)
 
 
+@DRIVERS
+async def test_a_read_that_has_waited_sees_the_write_in_a_snapshot_too(
+    pair: tuple[Node, Node], driver: str
+) -> None:
+    """The question whether the replica has it must not be the read's first statement."""
+    async with engines(pair, driver) as (primary, replica):
+        factory = session_factory(primary)
+        steady = replica.execution_options(isolation_level="REPEATABLE READ")
+        router = ReadRouter(primary, steady, patience=60)
+        with paused(pair[1]), StatementLog(replica) as asked:
+            await write(factory, "new")
+            after = await written_position(factory)
+            reading = asyncio.create_task(router.read(server_and_notes, after=after))
+            await until(lambda: asked.count >= 2)
+        served = await reading
+
+    assert served == ("replica", 1)
+
+
+async def test_all_transactions_of_a_session_use_the_connection_that_was_asked(
+    pair: tuple[Node, Node],
+) -> None:
+    backend = text("SELECT pg_backend_pid()")
+    async with engines(pair) as (primary, replica):
+        async with replica.connect(), replica.connect():
+            pass  # two wait in the pool
+        router = ReadRouter(primary, replica, patience=30)
+        async with router.session() as session:
+            first = (await session.exec(backend)).scalar_one()
+            await session.commit()
+            second = (await session.exec(backend)).scalar_one()
+            with pytest.raises(DBAPIError, match="cannot execute INSERT in a read-only"):
+                await insert(session, "new")
+
+        assert first == second
+        assert replica.pool.checkedout() == 0
+
+
 async def test_where_both_are_the_primary_nothing_waits(pair: tuple[Node, Node]) -> None:
     async with engines((pair[0], pair[0])) as (primary, same):
         router = ReadRouter(primary, same, patience=30)
