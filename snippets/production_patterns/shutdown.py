@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Handler = Callable[[int, FrameType | None], Any] | int
 logger = logging.getLogger(__name__)
+_left_behind: set[asyncio.Task[None]] = set()
 
 
 class Drain:
@@ -95,7 +96,11 @@ def add_drain(app: FastAPI, *, seconds: float = 10) -> Drain:
 
 @asynccontextmanager
 async def repeating(
-    work: Callable[[], Awaitable[object]], *, pause: float, patience: float = 10
+    work: Callable[[], Awaitable[object]],
+    *,
+    pause: float,
+    patience: float = 10,
+    grace: float = 1,
 ) -> AsyncIterator[None]:
     """Do `work` again and again while the block runs; its end waits for the work that is going on.
 
@@ -105,16 +110,23 @@ async def repeating(
         work: one round, as sending what is in an outbox; its errors are logged.
         pause: seconds between two rounds.
         patience: seconds until a round that does not end is cancelled.
+        grace: seconds for its clean-up; a round that needs more is left behind.
     """
     ending = asyncio.Event()
     task = asyncio.create_task(_repeat(work, pause, ending))
+    _left_behind.add(task)  # asyncio itself keeps no running task alive
+    task.add_done_callback(_left_behind.discard)
     try:
         yield
     finally:
         ending.set()
-        await asyncio.wait([task], timeout=patience)
-        task.cancel()
-        await asyncio.wait([task])
+        try:
+            await asyncio.wait([task], timeout=patience)
+        finally:  # also when whoever waits is cancelled
+            task.cancel()
+            _done, late = await asyncio.wait([task], timeout=grace)
+            if late:
+                logger.error("a round does not end, though cancelled %s s ago", grace)
 
 
 async def _repeat(
@@ -125,5 +137,14 @@ async def _repeat(
             await work()
         except Exception:
             logger.exception("a round failed; the next one comes")
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            logger.exception("a round waited for what others cancelled; the next one comes")
         with suppress(TimeoutError):
             await asyncio.wait_for(ending.wait(), pause)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -316,3 +316,77 @@ async def test_a_round_that_does_not_end_is_cancelled() -> None:
         await begun.wait()
 
     assert cancelled
+
+
+async def test_a_round_that_waited_for_what_others_cancelled_is_not_the_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rounds = 0
+    third = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            third.set()
+            return
+        others = asyncio.get_running_loop().create_future()
+        others.cancel()
+        await others
+
+    async with asyncio.timeout(PATIENCE), repeating(work, pause=0.01):
+        await third.wait()
+
+    assert rounds == 3
+    assert caplog.text.count("what others cancelled; the next one comes") == 2
+
+
+async def test_a_round_that_does_not_end_when_cancelled_is_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, released, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await released.wait()
+            ended.set()
+
+    async with asyncio.timeout(PATIENCE):
+        async with repeating(work, pause=0.01, patience=0.05, grace=0.05):
+            await begun.wait()
+        assert not ended.is_set()
+        released.set()
+        await ended.wait()
+
+    assert "a round does not end, though cancelled" in caplog.text
+
+
+async def test_a_round_is_cancelled_when_nobody_waits_for_it_any_more() -> None:
+    begun = asyncio.Event()
+    cancelled = False
+
+    async def work() -> None:
+        nonlocal cancelled
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    async def block() -> None:
+        async with repeating(work, pause=0.01, patience=PATIENCE):
+            await asyncio.Event().wait()
+
+    serving = asyncio.create_task(block())
+    await begun.wait()
+    serving.cancel()
+    await asyncio.sleep(0)  # now it waits for the round
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+    assert cancelled
