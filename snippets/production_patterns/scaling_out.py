@@ -44,7 +44,7 @@ def _connect_to_synced_node(
         place = {"host": host, "port": port, "connect_timeout": CONNECT_TIMEOUT}
         try:
             connection = dialect.connect(*cargs, **(cparams | place))
-            if (state := _state(connection)) == SYNCED:
+            if (state := _state_or_leave(dialect, connection)) == SYNCED:
                 return connection
             refusals.append(f"{host}:{port} is in state {state}")
             connection.close()
@@ -53,6 +53,14 @@ def _connect_to_synced_node(
                 raise
             refusals.append(f"{host}:{port}: {error}")
     raise dialect.loaded_dbapi.OperationalError(2003, f"no node serves: {'; '.join(refusals)}")
+
+
+def _state_or_leave(dialect: Any, connection: Any) -> str | None:
+    try:
+        return _state(connection)
+    except BaseException:  # also a CancelledError: nobody else knows of the connection
+        dialect.do_terminate(connection)
+        raise
 
 
 def _state(connection: Any) -> str | None:

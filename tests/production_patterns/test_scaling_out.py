@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,9 +20,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.errors import ErrorKind, classify, is_retryable
 from snippets.database_setup.session import session_factory, session_scope
+from snippets.production_patterns import scaling_out
 from snippets.production_patterns.exactly_once import Receipt, run_once
 from snippets.production_patterns.retries import CommitUnclearError, run_with_retries
 from snippets.production_patterns.scaling_out import (
+    NOT_READY,
     Boarding,
     Ferry,
     FerryFullError,
@@ -378,6 +381,35 @@ async def test_a_server_outside_of_a_cluster_is_refused(database_url: URL) -> No
         async with engine.connect():
             pass
     await engine.dispose()
+
+
+@pytest.mark.only_on("mysql", reason="Galera is a form of MariaDB")
+@pytest.mark.parametrize("code", [NOT_READY, 1064])
+async def test_a_connection_whose_node_does_not_tell_its_state_is_closed(
+    database_url: URL, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Whether the next node is tried or not."""
+    made = []
+
+    def refused(connection: Any) -> None:
+        made.append(connection)  # nothing else may close it
+        raise engine.dialect.loaded_dbapi.OperationalError(code, "refused on purpose")
+
+    monkeypatch.setattr(scaling_out, "_state", refused)
+    address = (database_url.host or "127.0.0.1", database_url.port or 3306)
+    cluster = cluster_engine(database_url, [address])
+    here = text("SELECT id FROM information_schema.processlist WHERE db = DATABASE()")
+    async with engine.connect() as connection:
+        before = set(await connection.scalars(here))
+        for _ in range(3):
+            with pytest.raises(DBAPIError, match="refused on purpose"):
+                await cluster.connect()
+        async with asyncio.timeout(30):
+            while set(await connection.scalars(here)) - before:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    await cluster.dispose()
+
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize(
