@@ -33,18 +33,21 @@ class Cost:
     seconds: float = 0
 
 
-_cost: ContextVar[Cost | None] = ContextVar("database_cost", default=None)
+_costs: ContextVar[tuple[Cost, ...]] = ContextVar("database_costs", default=())
 
 
 @contextmanager
 def counted() -> Iterator[Cost]:
-    """Yield the cost of the block, tasks started in it included; others' work is not counted."""
+    """Yield the cost of the block, tasks started in it included; others' work is not counted.
+
+    What a block inside it costs is counted in both.
+    """
     cost = Cost()
-    token = _cost.set(cost)
+    token = _costs.set((*_costs.get(), cost))
     try:
         yield cost
     finally:
-        _cost.reset(token)
+        _costs.reset(token)
 
 
 class Observer:
@@ -80,10 +83,10 @@ class Observer:
 
     def _ended(self, text: str, context: Any) -> None:
         seconds = time.perf_counter() - getattr(context, STARTED)
-        cost = _cost.get()
-        if cost is not None and not text.startswith(CONTROL):
-            cost.statements += 1
-            cost.seconds += seconds
+        if not text.startswith(CONTROL):
+            for cost in _costs.get():
+                cost.statements += 1
+                cost.seconds += seconds
         if seconds >= self.slow:
             extra = {"statement": text, "seconds": seconds}
             logger.warning("slow statement, %.3f s: %s", seconds, text, extra=extra)

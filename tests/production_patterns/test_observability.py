@@ -134,6 +134,21 @@ async def test_what_is_not_in_the_block_is_not_counted(
     assert cost.seconds > 0
 
 
+async def test_a_block_inside_another_is_counted_in_both(
+    observed: AsyncEngine, factory: Factory
+) -> None:
+    with counted() as outer:
+        await ask(factory, 1)
+        with counted() as inner:
+            await ask(factory, 2)
+        with counted() as second:
+            await asyncio.create_task(ask(factory, 3))
+        await ask(factory, 4)
+
+    assert (outer.statements, inner.statements, second.statements) == (10, 2, 3)
+    assert outer.seconds > inner.seconds + second.seconds
+
+
 async def test_an_engine_with_other_options_is_observed_too(observed: AsyncEngine) -> None:
     with counted() as cost:
         await ask(session_factory(observed.execution_options(sqlite_begin="IMMEDIATE")), 2)
