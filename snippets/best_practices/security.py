@@ -10,10 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+QUERY_ONLY = "PRAGMA query_only = ON", "PRAGMA query_only = OFF"
+# The transaction alone would not do on MariaDB: DDL ends it, and whatever follows is written.
+SESSION_READ_ONLY = "SET SESSION TRANSACTION READ ONLY", "SET SESSION TRANSACTION READ WRITE"
+
 
 @asynccontextmanager
 async def read_only_scope(factory: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """Yield a session in which the server refuses to write; for reports, exports and GET."""
+    """Yield a session in which the server refuses writes and DDL; for reports, exports and GET."""
     async with factory() as session:
         event.listen(session.sync_session, "after_begin", _refuse_writes)
         yield session
@@ -25,19 +29,22 @@ def _refuse_writes(
     """Begin each transaction so: after a rollback in the scope comes another."""
     if transaction.nested:
         return
-    if connection.dialect.name != "sqlite":
+    database = connection.dialect.name
+    if database != "sqlite":
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+    if database == "postgresql":
         return
     # Stays with the connection, however the scope ends: whoever gets that next switches it off.
+    on, off = QUERY_ONLY if database == "sqlite" else SESSION_READ_ONLY
     event.listen(connection.engine.pool, "checkout", _allow_writes)
-    connection.info["read_only"] = True
-    connection.exec_driver_sql("PRAGMA query_only = ON")
+    connection.info["read_only"] = off
+    connection.exec_driver_sql(on)
 
 
 def _allow_writes(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
-    if record.info.pop("read_only", False):
+    if off := record.info.pop("read_only", None):
         cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA query_only = OFF")
+        cursor.execute(off)
         cursor.close()
 
 
