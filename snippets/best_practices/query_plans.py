@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Index, text
+from sqlalchemy import Index, Insert, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -15,6 +15,7 @@ class Explain(Executable, ClauseElement):
     """The statement behind EXPLAIN, with its parameters."""
 
     inherit_cache = False
+    _inline = True  # the compiler asks whoever holds an UPDATE: nothing is fetched after it
 
     def __init__(self, statement: ClauseElement) -> None:
         self.statement = statement
@@ -23,7 +24,9 @@ class Explain(Executable, ClauseElement):
 @compiles(Explain)
 def _explain(element: Explain, compiler: SQLCompiler, **options: Any) -> str:
     verb = "EXPLAIN QUERY PLAN" if compiler.dialect.name == "sqlite" else "EXPLAIN"
-    return f"{verb} {compiler.process(element.statement, **options)}"
+    explained = compiler.process(element.statement, **options)
+    compiler._result_columns = []  # the rows are the plan's: no types of the statement's columns
+    return f"{verb} {explained}"
 
 
 async def query_plan(session: AsyncSession, statement: ClauseElement, *, scans: bool = True) -> str:
@@ -34,7 +37,12 @@ async def query_plan(session: AsyncSession, statement: ClauseElement, *, scans: 
         statement: built, not text.
         scans: False keeps PostgreSQL from reading whole tables, as it does with small ones; a test
             on a few rows then sees the index that a large table would use.
+
+    Raises:
+        TypeError: an INSERT, which chooses nothing; ask for the plan of its SELECT.
     """
+    if isinstance(statement, Insert):
+        raise TypeError("an INSERT has no plan: ask for that of its SELECT")
     async with session.begin_nested() as savepoint:
         connection = await session.connection()
         if not scans and connection.dialect.name == "postgresql":
