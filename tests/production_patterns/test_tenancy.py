@@ -64,20 +64,20 @@ class Order(TenantMixin, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
 
-class Shelf(SQLModel, table=True):
+class FileCabinet(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
 
-Shelf.files = column_property(select(func.count(Document.id)).scalar_subquery())
-Shelf.newest = query_expression()
+FileCabinet.files = column_property(select(func.count(Document.id)).scalar_subquery())
+FileCabinet.newest = query_expression()
 
 
-class Archive(SQLModel, table=True):
+class FileVault(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
 
 
-Archive.files = column_property(select(func.count(Document.__table__.c.id)).scalar_subquery())
-TABLES = [Account, Folder, Document, Order, Shelf]
+FileVault.files = column_property(select(func.count(Document.__table__.c.id)).scalar_subquery())
+TABLES = [Account, Folder, Document, Order, FileCabinet]
 Factory = async_sessionmaker[AsyncSession]
 FOREIGN = 100  # ids from here on are the other tenant's
 
@@ -218,15 +218,15 @@ async def test_loaded_relationships_are_ours_as_are_later_loads(
 
 
 async def test_computed_columns_and_conditions_of_options_see_ours(ours: Factory) -> None:
-    newest = with_expression(Shelf.newest, Shelf.id + 1)
+    newest = with_expression(FileCabinet.newest, FileCabinet.id + 1)
     named = selectinload(Folder.documents.and_(Document.title != ""))
     async with session_scope(ours) as session:
-        session.add(Shelf())
+        session.add(FileCabinet())
     async with ours() as session:
-        shelf = (await session.exec(select(Shelf).options(newest))).one()
+        cabinet = (await session.exec(select(FileCabinet).options(newest))).one()
         folder = (await session.exec(select(Folder).options(named))).one()
 
-    assert (shelf.files, shelf.newest) == (1, 2)
+    assert (cabinet.files, cabinet.newest) == (1, 2)
     assert [document.id for document in folder.documents] == [1]
 
 
@@ -297,13 +297,13 @@ REFUSED = {
         IN_OPTION,
     ),
     "expression of an option": (
-        select(Shelf).options(
-            with_expression(Shelf.newest, select(Document.id).limit(1).scalar_subquery())
+        select(FileCabinet).options(
+            with_expression(FileCabinet.newest, select(Document.id).limit(1).scalar_subquery())
         ),
         IN_OPTION,
     ),
     "column over a table": (
-        select(Archive),
+        select(FileVault),
         r"column_property\(\) over a Table is not filtered, over its model it is",
     ),
     "update from": (
