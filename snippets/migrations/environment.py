@@ -1,15 +1,29 @@
 """What `env.py` calls: run the migrations online, offline, or on a connection that is given."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from logging.config import fileConfig
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
+from alembic.ddl.sqlite import SQLiteImpl
+from alembic.operations.batch import ApplyBatchImpl
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import URL, Connection, MetaData, event
+from sqlalchemy import (
+    URL,
+    CheckConstraint,
+    Connection,
+    DefaultClause,
+    MetaData,
+    Table,
+    TextClause,
+    literal_column,
+)
+from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeDecorator
@@ -33,6 +47,9 @@ def run_migrations(metadata: MetaData, **options: Any) -> None:
 
     A program may set `config.attributes`: "connection", which it opened and commits, or
     "database_url". Else the URL is the one of the settings.
+
+    Raises:
+        RuntimeError: a transaction is open on a connection to SQLite that checks foreign keys.
     """
     config = context.config
     # On the command line alone: in a program the logging is configured already.
@@ -89,14 +106,14 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Lit
     """Write our own types as SQLAlchemy's: a migration must outlive the code it was made from."""
     if kind != "type":
         return False
-    code, needed = _type_as_code(item)
+    code, needed = _type_as_code(item, autogenerate)
     if (known := known_enum_as_code(item, autogenerate.opts)) is not None:
         code, needed = known, {"from sqlalchemy.dialects import postgresql"}
     autogenerate.imports.update(needed)
     return code
 
 
-def _type_as_code(item: Any) -> tuple[str | Literal[False], set[str]]:
+def _type_as_code(item: Any, autogenerate: AutogenContext) -> tuple[str | Literal[False], set[str]]:
     """Return the type's code, or False for Alembic's own, and the imports that either needs."""
     code: str | Literal[False] = False
     needed: set[str] = set()
@@ -112,8 +129,11 @@ def _type_as_code(item: Any) -> tuple[str | Literal[False], set[str]]:
     elif isinstance(item, JSONB | ARRAY):  # as variants Alembic writes them with a bare `Text()`
         code = f"postgresql.JSONB(none_as_null={getattr(item, 'none_as_null', False)})"
         if isinstance(item, ARRAY):
-            code = f"postgresql.ARRAY(sa.{item.item_type!r})"
+            code = f"postgresql.ARRAY({_repr_type(item.item_type, autogenerate)})"
         needed = {"from sqlalchemy.dialects import postgresql"}
+    elif isinstance(item, mysql.LONGBLOB):
+        code = "mysql.LONGBLOB()"
+        needed = {"from sqlalchemy.dialects import mysql"}
     elif isinstance(item, TypeDecorator):
         needed = {f"import {type(item).__module__}"}
     return code, needed
@@ -126,9 +146,39 @@ def _run(**where_and_how: Any) -> None:
 
 
 def _run_on(connection: Connection, options: dict[str, Any]) -> None:
-    if connection.dialect.name == "sqlite":
-        options = {"on_version_apply": _check_references} | options
-    _run(connection=connection, **options)
+    if connection.dialect.name != "sqlite":
+        _run(connection=connection, **options)
+        return
+    with _foreign_keys_off(connection):
+        _run(connection=connection, **{"on_version_apply": _check_references} | options)
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """A batch drops the old table: with foreign keys on, rows that refer to it would go too."""
+    if not _pragma(connection, "foreign_keys"):
+        yield
+        return
+    if connection.in_transaction():  # where the setting can't be changed
+        raise RuntimeError("end the transaction before you hand over the connection")
+    _pragma(connection, "foreign_keys = OFF")
+    try:
+        yield
+        connection.commit()  # a query of Alembic's begins one as well
+    finally:
+        connection.rollback()
+        _pragma(connection, "foreign_keys = ON")
+
+
+def _pragma(connection: Connection, what: str) -> Any:
+    """Run it past SQLAlchemy, which would begin a transaction; return what is set."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(f"PRAGMA {what}")
+        row = cursor.fetchone()
+    finally:
+        cursor.close()
+    return row and row[0]
 
 
 def _check_references(*, ctx: MigrationContext, **_step: Any) -> None:
@@ -139,20 +189,46 @@ def _check_references(*, ctx: MigrationContext, **_step: Any) -> None:
         raise DanglingReferenceError(f"rows of {tables} refer to rows that are not there")
 
 
-def _foreign_keys_off(dbapi_connection: Any, _record: Any) -> None:
-    """A batch drops the old table: with foreign keys on, rows that refer to it would go too."""
-    cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA foreign_keys = OFF")
-    cursor.close()
-
-
 async def _connect_and_run(options: dict[str, Any]) -> None:
     # Changing a large table may take long; waiting for a lock may not.
     engine = engine_for(_database_url(), poolclass=NullPool, statement_timeout=0)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _foreign_keys_off)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run_on, options)
     finally:
         await engine.dispose()
+
+
+# --- SQL that the database gave back ---
+
+
+def keep_as_written(table: Table) -> None:
+    """Keep reflected defaults and CHECKs as they are: in text `:word` is a parameter, in JSON too.
+
+    One that has a value is no part of what was reflected, and stays a parameter.
+    """
+    for column in table.columns:
+        if isinstance(column.server_default, DefaultClause):
+            column.server_default.arg = _as_written(column.server_default.arg)
+    for constraint in table.constraints:
+        if isinstance(constraint, CheckConstraint):
+            constraint.sqltext = _as_written(constraint.sqltext)
+
+
+def _as_written(clause: Any) -> Any:
+    if isinstance(clause, TextClause) and None in clause.compile().params.values():
+        return literal_column(clause.text)
+    return clause
+
+
+class _SQLite(SQLiteImpl):
+    """What Alembic does on SQLite, from the import on: a batch copies what was there."""
+
+    __dialect__ = "sqlite"
+
+    def prep_table_for_batch(self, batch_impl: ApplyBatchImpl, table: Table) -> None:
+        super().prep_table_for_batch(batch_impl, table)
+        keep_as_written(cast("Table", batch_impl.new_table))
+        for index in batch_impl.indexes.values():
+            options = index.dialect_options["sqlite"]
+            options["where"] = _as_written(options["where"])

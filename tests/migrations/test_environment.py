@@ -16,6 +16,7 @@ from alembic.util import CommandError
 from migrations.project import ALEMBIC, SCRIPT_DIRECTORY, Project
 from sqlalchemy import URL
 from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlmodel import Field, SQLModel
 
@@ -24,7 +25,7 @@ from snippets.database_setup.urls import with_password
 from snippets.migrations import environment
 from snippets.migrations.autogenerate import DestructiveRevisionError
 from snippets.migrations.environment import DanglingReferenceError
-from snippets.models.columns import Duration
+from snippets.models.columns import LONG_BYTES, Duration
 from snippets.models.constraints import NAMING_CONVENTION
 from snippets.models.enums_and_json import DispatchStatus, enum_by_value, json_type
 from snippets.models.timestamps import UTCTimestamp, server_utc_now
@@ -159,6 +160,75 @@ async def test_a_program_hands_over_its_connection(project: Project) -> None:
     assert await project.current() == {"first"}
 
 
+GIVEN = pytest.mark.only_on("sqlite", reason="elsewhere no table is copied")
+
+
+async def run_on_given(project: Project, connection: AsyncConnection, name: str) -> None:
+    def run(given: sa.Connection) -> None:
+        project.config.attributes["connection"] = given
+        try:
+            getattr(command, name)(project.config, "head")
+        finally:
+            del project.config.attributes["connection"]
+
+    await connection.run_sync(run)
+
+
+async def keys_are_on(connection: AsyncConnection) -> bool:
+    found = (await connection.exec_driver_sql("PRAGMA foreign_keys")).scalar_one()
+    await connection.rollback()
+    return bool(found)
+
+
+@GIVEN
+async def test_a_given_connection_keeps_the_rows_that_refer_to_a_copied_table(
+    fleet: Project, engine: AsyncEngine
+) -> None:
+    fleet.revision("second", WIDEN.format(', recreate="always"'))
+    fleet.revision("third", "raise RuntimeError('no')")
+
+    async with engine.connect() as connection:
+        with pytest.raises(RuntimeError, match=r"^no$"):
+            await run_on_given(fleet, connection, "upgrade")
+        assert await keys_are_on(connection)
+
+    assert await fleet.current() == {"second"}
+    assert await fleet.table("tug") == [(1, 900, 1)]
+
+
+@GIVEN
+async def test_a_given_connection_gets_its_foreign_keys_back_when_nothing_was_to_be_done(
+    project: Project, engine: AsyncEngine
+) -> None:
+    async with engine.connect() as connection:
+        await run_on_given(project, connection, "upgrade")
+        assert await keys_are_on(connection)
+
+
+@GIVEN
+async def test_a_given_connection_with_a_transaction_needs_its_foreign_keys_off(
+    fleet: Project, engine: AsyncEngine
+) -> None:
+    fleet.revision("second", WIDEN.format(', recreate="always"'))
+
+    async with engine.begin() as connection:
+        with pytest.raises(RuntimeError, match=r"^end the transaction before you hand over the"):
+            await run_on_given(fleet, connection, "upgrade")
+    assert await fleet.current() == {"first"}
+    assert await fleet.table("tug") == [(1, 900, 1)]
+
+    def switch_off(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.cursor().execute("PRAGMA foreign_keys = OFF")
+
+    sa.event.listen(engine.sync_engine, "connect", switch_off)
+    await engine.dispose()
+    async with engine.begin() as connection:
+        await run_on_given(fleet, connection, "upgrade")
+
+    assert await fleet.current() == {"second"}
+    assert await fleet.table("tug") == [(1, 900, 1)]
+
+
 async def test_each_migration_is_a_transaction_of_its_own(project: Project) -> None:
     project.revision("first", CREATE)
     project.revision("second", "op.drop_table('tug')\nop.execute('SELECT nothing')")
@@ -202,39 +272,79 @@ op.create_table(
     ),
 )
 """
+
+
+@pytest.fixture
+async def fleet(project: Project) -> Project:
+    """A fleet with a tug, at the first revision."""
+    project.revision("first", FLEET)
+    await project.upgrade()
+    await project.execute("INSERT INTO fleet VALUES (1)", "INSERT INTO tug VALUES (1, 900, 1)")
+    return project
+
+
 WIDEN = """
 with op.batch_alter_table("fleet"{}) as batch:
     batch.add_column(sa.Column("name", sa.String(20)))
 """
 
 
-async def test_a_copied_table_keeps_the_rows_that_refer_to_it(project: Project) -> None:
-    project.revision("first", FLEET)
-    await project.upgrade()
-    await project.execute("INSERT INTO fleet VALUES (1)", "INSERT INTO tug VALUES (1, 900, 1)")
-    project.revision("second", WIDEN.format(', recreate="always"'))
+async def test_a_copied_table_keeps_the_rows_that_refer_to_it(fleet: Project) -> None:
+    is_sqlite = fleet.url.get_backend_name() == "sqlite"
+    fleet.revision("second", WIDEN.format(', recreate="always"' if is_sqlite else ""))
 
-    if project.url.get_backend_name() != "sqlite":
-        project.last = "first"
-        project.revision("second", WIDEN.format(""))
-    await project.upgrade()
+    await fleet.upgrade()
 
-    assert await project.table("tug") == [(1, 900, 1)]
-    assert await project.table("fleet") == [(1, None)]
+    assert await fleet.table("tug") == [(1, 900, 1)]
+    assert await fleet.table("fleet") == [(1, None)]
 
 
 @pytest.mark.only_on("sqlite", reason="its foreign keys are off while a migration runs")
-async def test_rows_that_refer_to_nothing_are_reported(project: Project) -> None:
-    project.revision("first", FLEET)
-    await project.upgrade()
-    await project.execute("INSERT INTO fleet VALUES (1)", "INSERT INTO tug VALUES (1, 900, 1)")
-    project.revision("second", "op.execute('DELETE FROM fleet')")
+async def test_rows_that_refer_to_nothing_are_reported(fleet: Project) -> None:
+    fleet.revision("second", "op.execute('DELETE FROM fleet')")
 
     with pytest.raises(DanglingReferenceError, match=r"^rows of tug refer to rows that are not"):
-        await project.upgrade()
+        await fleet.upgrade()
 
-    assert await project.table("fleet") == [(1,)]
-    assert await project.current() == {"first"}
+    assert await fleet.table("fleet") == [(1,)]
+    assert await fleet.current() == {"first"}
+
+
+@pytest.mark.only_on("sqlite", reason="elsewhere no table is copied")
+async def test_a_copied_table_keeps_its_defaults_checks_and_indexes_to_the_letter(
+    project: Project,
+) -> None:
+    made = """
+    CREATE TABLE tug (
+        id INTEGER PRIMARY KEY,
+        crew VARCHAR(40) DEFAULT '{"a":1, "b":":x"}',
+        flag VARCHAR(9),
+        CONSTRAINT ck_tug_flag CHECK (flag IN ('50%', 'it''s', ' :x'))
+    )
+    """
+    await project.execute(
+        sa.text(made.replace(":", r"\:")),
+        sa.text(r"CREATE UNIQUE INDEX ix_tug_flag ON tug (flag) WHERE crew <> '{\:x}'"),
+    )
+    widen = """
+    with op.batch_alter_table("tug") as batch:
+        batch.alter_column("flag", type_=sa.String(20))
+        batch.add_column(sa.Column("port", sa.JSON, server_default={}))
+        batch.create_check_constraint(
+            op.f("ck_tug_id"), sa.text("id < :most").bindparams(most=9)
+        )
+    """
+    project.revision("first", widen.format(repr('{"a":2}')))
+
+    await project.upgrade()
+
+    await project.execute("INSERT INTO tug (id, flag) VALUES (1, '50%')")
+    assert await project.table("tug") == [(1, '{"a":1, "b":":x"}', "50%", '{"a":2}')]
+    await project.insert("tug", {"id": 2, "flag": " :x"}, {"id": 3, "flag": "it's"})
+    for flag, number in (("other", 4), ("50%", 5), (None, 9)):  # CHECK, unique index, new CHECK
+        with pytest.raises(sa.exc.IntegrityError):
+            await project.insert("tug", {"id": number, "flag": flag})
+    await project.insert("tug", {"id": 6, "flag": "50%", "crew": "{:x}"})
 
 
 # --- what autogenerate writes, and what it leaves out ---
@@ -266,7 +376,11 @@ class Lighter(Apart, table=True):
     names: list[str] = Field(
         sa_type=sa.JSON().with_variant(sa.dialects.postgresql.ARRAY(sa.Text()), "postgresql")
     )
+    moments: list[Any] = Field(
+        sa_type=sa.JSON().with_variant(sa.dialects.postgresql.ARRAY(UTCTimestamp()), "postgresql")
+    )
     laytime: Any = Field(default=None, sa_type=Duration, nullable=True)
+    plan: bytes = Field(default=b"", sa_type=LONG_BYTES)
 
 
 # SQLite can't say what it has; Alembic says so before it asks whether the index is ours.
@@ -303,6 +417,8 @@ async def test_a_generated_migration_runs_and_the_check_is_quiet(lighters: Proje
     assert 'sa.String().with_variant(sa.String(length=255), "mysql", "mariadb")' in text
     assert "postgresql.JSONB(none_as_null=True)" in text
     assert "postgresql.ARRAY(sa.Text())" in text
+    assert "postgresql.ARRAY(sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6)" in text
+    assert "sa.LargeBinary().with_variant(mysql.LONGBLOB(), " in text
     assert "import snippets.models.columns\n" in text  # a type that nobody has described
     clock = {"sqlite": "strftime", "postgresql": "CURRENT_TIMESTAMP", "mysql": "UTC_TIMESTAMP(6)"}
     assert clock[lighters.url.get_backend_name()] in text

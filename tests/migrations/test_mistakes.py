@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,19 @@ async def test_upgrade_in_a_running_loop(project: Project) -> None:
         await mistakes.upgrade_in_a_running_loop(project.config)
 
 
+def refused_on_sqlite(project: Project) -> AbstractContextManager[object]:
+    """Our environment needs foreign keys off there, which no transaction allows."""
+    if project.url.get_backend_name() == "sqlite":
+        return pytest.raises(RuntimeError, match="end the transaction before you hand over")
+    return nullcontext()
+
+
 async def test_query_before_configure(engine: AsyncEngine, project: Project) -> None:
     project.revision("first", CREATE)
 
     async with engine.connect() as connection:
-        await connection.run_sync(mistakes.query_before_configure, project.config)
+        with refused_on_sqlite(project):
+            await connection.run_sync(mistakes.query_before_configure, project.config)
 
     # Every step was logged. MariaDB keeps the table, whose next CREATE will fail.
     is_mysql = project.url.get_backend_name() == "mysql"
@@ -73,10 +82,11 @@ async def test_query_before_configure(engine: AsyncEngine, project: Project) -> 
 async def test_connection_that_has_begun(engine: AsyncEngine, project: Project) -> None:
     project.revision("first", f"with op.get_context().autocommit_block():\n    {CREATE}")
 
-    with pytest.raises(AssertionError) as raised:
+    with refused_on_sqlite(project), pytest.raises(AssertionError) as raised:
         await mistakes.connection_that_has_begun(engine, project.config)
 
-    assert str(raised.value) == ""
+    if project.url.get_backend_name() != "sqlite":
+        assert str(raised.value) == ""
 
 
 # --- what a revision file says ---
