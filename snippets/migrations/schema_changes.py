@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from snippets.migrations.data_migrations import Op, online
-from snippets.migrations.environment import PARKED
+from snippets.migrations.environment import PARKED, keep_as_written
 
 
 class UnexpectedValueError(ValueError):
@@ -16,7 +16,9 @@ class UnexpectedValueError(ValueError):
 
 def table_of(op: Op, name: str) -> sa.Table:
     """Return the table as the database has it now: never the application's model of today."""
-    return sa.Table(name, sa.MetaData(), autoload_with=online(op), resolve_fks=False)
+    table = sa.Table(name, sa.MetaData(), autoload_with=online(op), resolve_fks=False)
+    keep_as_written(table)
+    return table
 
 
 def change_column(op: Op, table: str, column: str, **changes: Any) -> None:
@@ -28,6 +30,8 @@ def change_column(op: Op, table: str, column: str, **changes: Any) -> None:
         "existing_server_default": found.server_default or False,
         "existing_comment": found.comment,
     }
+    if online(op).dialect.name in {"mysql", "mariadb"}:  # elsewhere Alembic warns of it
+        kept["existing_autoincrement"] = found.autoincrement is True
     with op.batch_alter_table(table) as batch:
         batch.alter_column(column, **kept | changes)
 
@@ -177,9 +181,11 @@ def change_allowed_values(
 ) -> None:
     """Allow other values; `replace` says what becomes of those that are not allowed any more."""
     disallow_values(op, table, column)
-    target = sa.table(table, sa.column(column))
-    for old, new in replace.items():
-        op.execute(sa.update(target).where(target.c[column] == old).values({column: new}))
+    if replace:  # all at once: one that becomes another which is replaced too is replaced once
+        target = sa.table(table, sa.column(column))
+        found = target.c[column]
+        rows = sa.update(target).where(found.in_(list(replace)))
+        op.execute(rows.values({column: sa.case(replace, value=found)}))
     allow_values(op, table, column, values)
 
 
@@ -191,6 +197,9 @@ def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: 
 
     Rows of `child` that refer to another one by the column `by` now refer to the one that is kept.
     What was removed and what was changed is kept in two tables, for `restore_duplicates`.
+
+    Raises:
+        UnexpectedValueError: another table, or column, refers to a row that would be removed.
     """
     connection = online(op)
     rows, children = table_of(op, table), table_of(op, child)
@@ -200,6 +209,8 @@ def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: 
     comparable = [column.is_not(None) for column in same]
     places = sa.select(rows.c.id, place.label("place")).where(*comparable).subquery()
     copies = sa.select(places.c.id).where(places.c.place > 1)
+    for name in sa.inspect(connection).get_table_names():
+        _refuse_other_references(connection, name, rows, rows.c.id.in_(copies), (child, by))
     removed = _copy(op, PARKED + table, rows, rows.c.id.in_(copies))
     _copy(op, PARKED + child, children, children.c[by].in_(sa.select(removed.c.id)))
     equal = sa.and_(*(column == removed.c[column.name] for column in same))
@@ -210,6 +221,28 @@ def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: 
     connection.execute(moved.values({by: new}))
     gone = sa.delete(rows).where(rows.c.id.in_(sa.select(removed.c.id)))
     return connection.execute(gone).rowcount
+
+
+def _refuse_other_references(
+    connection: sa.Connection,
+    name: str,
+    rows: sa.Table,
+    removed: sa.ColumnElement[bool],
+    known: tuple[str, str],
+) -> None:
+    """Its rows would go with what they refer to (ON DELETE CASCADE), or refer to nothing."""
+    for key in sa.inspect(connection).get_foreign_keys(name):
+        columns = key["constrained_columns"]
+        if key["referred_table"] != rows.name or (name == known[0] and known[1] in columns):
+            continue
+        others = sa.table(name, *map(sa.column, columns)).alias("others")
+        pairs = zip(columns, key["referred_columns"], strict=True)
+        equal = sa.and_(*(others.c[own] == rows.c[referred] for own, referred in pairs))
+        query = sa.select(sa.func.count()).select_from(others.join(rows, equal)).where(removed)
+        if count := connection.execute(query).scalar_one():
+            what = f"{count} rows of {name} refer to duplicates of {rows.name}"
+            names = ", ".join(columns)
+            raise UnexpectedValueError(f"{what} by {names}: let them refer to what is kept")
 
 
 def restore_duplicates(op: Op, table: str, child: str, by: str) -> None:

@@ -223,17 +223,24 @@ def add_enum_member(op: Op, table: str, column: str, enum: sa.Enum, member: str)
 def remove_enum_member(
     op: Op, table: str, column: str, enum: sa.Enum, member: str, *, replacement: str
 ) -> None:
-    """Undo it: rows that have the member get the replacement."""
+    """Undo it: rows that have the member get the replacement.
+
+    On PostgreSQL so do all columns that have the type, whichever tables they are in.
+    """
     replaced = {member: replacement}
-    _replace(op, table, column, replaced)
     if not _is_postgresql(op):
+        _replace(op, table, column, replaced)
         _change_type(op, table, column, enum, values=replaced)
         return
     # No member can be taken out of a type.
     name, old = _type_name(op, enum), sa.Enum(name=f"{enum.name}_old", schema=enum.schema)
+    columns = dict.fromkeys([(table, column), *_columns_of(op, name)])
+    for where in columns:
+        _replace(op, *where, replaced)
     op.execute(f"ALTER TYPE {name} RENAME TO {_type_name(op, old, use_schema=False)}")
     enum.create(online(op))
-    _change_type(op, table, column, enum, using=f"text::{name}", values=replaced)
+    for where in columns:
+        _change_type(op, *where, enum, using=f"text::{name}", values=replaced)
     op.execute(f"DROP TYPE {_type_name(op, old)}")
 
 
@@ -245,6 +252,17 @@ def _type_name(op: Op, enum: sa.Enum, *, use_schema: bool = True) -> str:
     """Return the name of PostgreSQL's type as a statement has it."""
     prepare: Any = op.get_context().dialect.identifier_preparer
     return str(prepare.format_type(enum, use_schema))
+
+
+def _columns_of(op: Op, type_name: str) -> list[tuple[str, str]]:
+    """Return table and column of what has the type, without what a table inherits."""
+    query = (
+        "SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE atttypid = to_regtype(:name) AND NOT attisdropped AND attinhcount = 0"
+        " AND relkind IN ('r', 'p') AND pg_table_is_visible(attrelid) ORDER BY relname, attnum"
+    )
+    found = online(op).execute(sa.text(query), {"name": type_name})
+    return [(table, column) for table, column in found]
 
 
 def _drop_unused(op: Op, enum: sa.Enum) -> None:
@@ -283,13 +301,16 @@ def _constant(default: Any) -> str | None:
 
 
 def _replace(op: Op, table: str, column: str, values: Mapping[str, str]) -> None:
+    """Replace all at once: one that becomes another which is replaced too is replaced once."""
     # Without a type of its own: the same statement serves text and PostgreSQL's enum.
     rows = sa.table(table, sa.column(column))
-    found = rows.c[column]
-    for old, new in values.items():
-        value: sa.ColumnElement[Any] = sa.literal_column(_literal(new))
-        here = sa.cast(found, sa.String(30)) == old
-        op.execute(sa.update(rows).where(here).values({column: value}))
+    text = sa.cast(rows.c[column], sa.Text)
+    cases: dict[Any, Any] = {old: sa.literal_column(_literal(new)) for old, new in values.items()}
+    value: sa.ColumnElement[Any] = sa.case(cases, value=text)
+    kind = table_of(op, table).c[column].type
+    if _is_postgresql(op) and isinstance(kind, sa.Enum):  # to it a CASE of literals is text
+        value = sa.cast(value, kind)
+    op.execute(sa.update(rows).where(text.in_(list(values))).values({column: value}))
 
 
 def _literal(value: str) -> str:

@@ -169,6 +169,40 @@ async def test_a_column_that_becomes_required_keeps_its_collation_and_its_check(
         await project.execute("INSERT INTO port VALUES (3, 'no JSON', 'c')")
 
 
+async def test_a_default_of_json_stays_as_it_was_written(project: Project) -> None:
+    facts = """{"a":1, "b":":x", "c":"50%"}"""
+    column = f'sa.Column("facts", sa.String(40), server_default={facts!r})'
+    project.revision("add", f'op.add_column("policy", {column})')
+    project.revision(
+        "require",
+        'set_nullable(op, "policy", sa.Column("facts", sa.String(40)), nullable=False)',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+
+    await project.insert("policy", {"id": 5, "number": "M-5", "holder": "Cy", "premium": 1})
+    assert await project.rows("SELECT DISTINCT facts FROM policy") == [(facts,)]
+    assert (await project.columns("policy"))["facts"]["nullable"] is False
+
+
+@pytest.mark.not_on("sqlite", reason="there INTEGER alone counts up, and has 64 bits")
+async def test_a_key_of_another_type_is_still_counted_up(project: Project) -> None:
+    project.revision(
+        "logs",
+        'op.create_table("log", sa.Column("id", sa.Integer, primary_key=True),'
+        ' sa.Column("line", sa.Text))',
+    )
+    project.revision(
+        "wider", 'change_column(op, "log", "id", type_=sa.BigInteger())', imports=IMPORTS
+    )
+
+    await project.upgrade()
+
+    await project.execute(*(f"INSERT INTO log (line) VALUES ('{line}')" for line in "ab"))
+    assert await project.table("log") == [(1, "a"), (2, "b")]
+
+
 async def test_a_new_type_keeps_the_default_and_the_comment(project: Project) -> None:
     column = 'sa.Column("fee", sa.Double, nullable=False, server_default="7.5", comment="a year")'
     project.revision("add", f'op.add_column("policy", {column})')
@@ -363,6 +397,29 @@ async def test_free_text_becomes_allowed_values_and_one_more_comes_later(project
     assert [row[5] for row in await project.table("policy")] == ["closed", "closed", "open", None]
 
 
+async def test_values_may_follow_each_other(project: Project) -> None:
+    values = ["low", "medium", "high"]
+    project.revision(
+        "add",
+        'op.add_column("claim", sa.Column("risk", sa.String(9)))\n'
+        "op.execute(\"UPDATE claim SET risk = CASE id WHEN 1 THEN 'low' WHEN 2 THEN 'medium'"
+        " WHEN 3 THEN 'high' END\")\n"
+        f'allow_values(op, "claim", "risk", {values})',
+        imports=IMPORTS,
+    )
+    steps = {"low": "medium", "medium": "high"}
+    project.revision(
+        "shift",
+        f'change_allowed_values(op, "claim", "risk", {values[1:]}, {steps})',
+        imports=IMPORTS,
+    )
+
+    await project.upgrade()
+
+    risks = await project.rows("SELECT risk FROM claim ORDER BY id")
+    assert [row[0] for row in risks] == ["medium", "high", "high", None]
+
+
 async def test_a_text_that_nobody_foresaw_stops_the_migration(project: Project) -> None:
     await project.execute("UPDATE policy SET state = 'Opn ' WHERE id = 2")
     project.revision("values", FREE_TEXT, DROP_STATUS, imports=IMPORTS)
@@ -399,6 +456,34 @@ async def test_duplicates_give_way_to_a_unique_constraint_and_come_back(project:
         await project.execute(
             "INSERT INTO policy (id, number, holder, premium) VALUES (9, 'M-1', 'Ann', 1)"
         )
+
+
+@pytest.mark.parametrize("of", ["audit", "claim"])
+async def test_duplicates_that_others_refer_to_stop_the_migration(
+    project: Project, of: str
+) -> None:
+    refer = 'sa.ForeignKey("policy.id", name=op.f("fk_other_policy"), ondelete="CASCADE")'
+    column = f'sa.Column("other_id", sa.Integer, {refer})'
+    if of == "audit":
+        made = f'op.create_table("audit", sa.Column("id", sa.Integer, primary_key=True), {column})'
+    else:
+        made = f'with op.batch_alter_table("claim") as batch:\n    batch.add_column({column})'
+    project.revision("other", made)
+    await project.upgrade()
+    if of == "audit":
+        await project.execute("INSERT INTO audit (id, other_id) VALUES (1, 1), (2, 3), (3, NULL)")
+    else:
+        await project.execute("UPDATE claim SET other_id = 3 WHERE id = 4")
+    project.revision("unique", UNIQUE, NOT_UNIQUE, imports=IMPORTS)
+    before = await project.snapshot("policy", "claim", of)
+
+    message = rf"^1 rows of {of} refer to duplicates of policy by other_id: let them refer to what"
+    with pytest.raises(UnexpectedValueError, match=message):
+        await project.upgrade()
+
+    assert await project.snapshot("policy", "claim", of) == before
+    await project.execute(f"UPDATE {of} SET other_id = 1 WHERE other_id = 3")
+    await project.up_and_down("policy", "claim", of)
 
 
 async def test_duplicates_may_have_keys_that_are_no_numbers(project: Project) -> None:

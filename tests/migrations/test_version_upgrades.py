@@ -241,6 +241,18 @@ async def test_an_enum_of_names_becomes_text_of_values(surveys: Project, backend
         assert await surveys.rows("SELECT typname FROM pg_type WHERE typname = 'grade'") == []
 
 
+async def test_a_name_may_be_the_value_of_another(surveys: Project) -> None:
+    values = {"FAIR": "GOOD", "GOOD": "FAIR"}
+    arguments = f'op, "survey", "grade", {GRADE}, {values}'
+    surveys.revision(
+        "text", f"enum_to_text({arguments})", f"text_to_enum({arguments})", imports=IMPORTS
+    )
+
+    await surveys.up_and_down("survey")
+
+    assert await surveys.table("survey") == [(1, "FAIR"), (2, "GOOD"), (3, "FAIR")]
+
+
 OLD_CHARTS = """
 grade = sa.Enum("FAIR", "GOOD", name="Grade")
 op.create_table(
@@ -304,6 +316,56 @@ async def test_a_new_member_leaves_the_default_and_a_lost_one_is_replaced_there_
 
     assert await default_of(charts) == "FAIR"
     assert await charts.rows("SELECT grade FROM chart WHERE id = 1") == [("FAIR",)]
+
+
+async def test_a_default_with_a_colon_becomes_a_value(charts: Project) -> None:
+    arguments = f"""op, "chart", "grade", {CHART_GRADE}, {{"FAIR": "fair", "GOOD": "a:1 :x"}}"""
+    charts.revision(
+        "text", f"enum_to_text({arguments})", f"text_to_enum({arguments})", imports=IMPORTS
+    )
+
+    await charts.upgrade()
+    assert await default_of(charts) == "a:1 :x"
+    await charts.downgrade()
+
+    assert await default_of(charts) == "GOOD"
+
+
+@pytest.mark.only_on("postgresql", reason="elsewhere no two columns share an enum")
+async def test_a_member_is_lost_by_all_columns_that_have_the_type(surveys: Project) -> None:
+    kind = 'postgresql.ENUM(name="grade", create_type=False)'
+    surveys.revision(
+        "others",
+        f"""
+        op.add_column("survey", sa.Column("last", {kind}, server_default="GOOD"))
+        op.create_table(
+            "Pilot", sa.Column("id", sa.Integer), sa.Column("order", {kind}), sa.Column("n", {kind})
+        )
+        op.execute("CREATE TABLE part (extra INTEGER) INHERITS (survey)")
+        op.execute("CREATE VIEW plain AS SELECT id FROM survey")
+        """,
+        imports="from sqlalchemy.dialects import postgresql",
+    )
+    surveys.revision(
+        "good",
+        'remove_enum_member(op, "survey", "grade", sa.Enum("FAIR", name="grade"), "GOOD",'
+        ' replacement="FAIR")',
+        imports=IMPORTS,
+    )
+    await surveys.upgrade("others")
+    await surveys.execute(
+        """INSERT INTO "Pilot" VALUES (1, 'GOOD', 'FAIR')""",
+        "INSERT INTO part VALUES (9, 'GOOD', 'GOOD', 1)",
+    )
+
+    await surveys.upgrade()
+
+    await surveys.execute("INSERT INTO survey VALUES (4, 'FAIR')")
+    found = [row[1:] for row in await surveys.table("survey")]
+    assert found == [("FAIR", "FAIR")] * 5
+    assert await surveys.table('"Pilot"') == [(1, "FAIR", "FAIR")]
+    types = await surveys.rows("SELECT typname FROM pg_type WHERE typname LIKE 'grade%'")
+    assert types == [("grade",)]
 
 
 async def test_a_type_stays_until_its_last_column_is_text(surveys: Project, backend: str) -> None:
