@@ -26,15 +26,16 @@ def guard_revision(
         DestructiveRevisionError: the revision would drop a table or a column.
     """
     environment = context.environment_context
-    wanted = environment is not None and "drop" in environment.get_x_argument(as_dictionary=True)
+    wanted = environment and environment.get_x_argument(as_dictionary=True).get("drop")
     for script in directives:
         for upgrade, downgrade in zip(
             script.upgrade_ops_list, script.downgrade_ops_list, strict=True
         ):
             dropped = sorted(filter(None, map(_dropped, _operations(upgrade))))
-            if dropped and not wanted:
-                names = ", ".join(dropped)
-                raise DestructiveRevisionError(f"this drops {names}; if you renamed, write that")
+            if dropped and wanted != "yes":
+                given = "" if wanted is None else f" (-x drop={wanted} is not -x drop=yes)"
+                what = f"this drops {', '.join(dropped)}; if you renamed, write that"
+                raise DestructiveRevisionError(what + given)
             _leave_indexes_to_their_tables(downgrade)
             if context.dialect.name == "postgresql":
                 _care_for_enums(context, upgrade, downgrade)

@@ -107,9 +107,11 @@ def require_online(op: Op, table: str, column: sa.Column[Any]) -> None:
     with op.get_context().autocommit_block():
         op.execute(f"{alter} DROP CONSTRAINT IF EXISTS {check}")
         op.execute(f"{alter} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
-        op.execute(f"{alter} VALIDATE CONSTRAINT {check}")
-        op.execute(f"{alter} ALTER COLUMN {name} SET NOT NULL")
-        op.execute(f"{alter} DROP CONSTRAINT {check}")
+        try:
+            op.execute(f"{alter} VALIDATE CONSTRAINT {check}")
+            op.execute(f"{alter} ALTER COLUMN {name} SET NOT NULL")
+        finally:  # not valid it would still refuse the NULLs that the old code writes
+            op.execute(f"{alter} DROP CONSTRAINT {check}")
 
 
 def missing(op: Op, table: str, *, column: str | None = None, index: str | None = None) -> bool:

@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from functools import partial
 
 import sqlalchemy as sa
 from alembic import command
@@ -83,30 +84,27 @@ async def migration_lock(url: URL, *, wait: float = 300) -> AsyncIterator[None]:
         MigrationLockError: it was not free within `wait` seconds.
     """
     if url.get_backend_name() == "sqlite":
-        async with _sqlite_lock(f"{url.database}.migrating", wait):
+        async with _sqlite_lock(url, wait):
             yield
         return
     # A transaction left open would stop CREATE INDEX CONCURRENTLY, and be ended by its timeout.
     engine = engine_for(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:
-            await _take_lock(connection, wait)
+            await _take_lock(partial(_try_lock, connection), wait)
             yield
     finally:
         await engine.dispose()
 
 
-async def _take_lock(connection: AsyncConnection, wait: float) -> None:
+async def _take_lock(try_lock: Callable[[], Awaitable[bool]], wait: float) -> None:
     try:
         async with asyncio.timeout(wait):
-            while not await _try_lock(connection):  # noqa: ASYNC110 - another process frees it
+            while not await try_lock():  # noqa: ASYNC110 - another process frees it
                 await asyncio.sleep(POLL)
     except TimeoutError:
-        raise _not_free(wait) from None
-
-
-def _not_free(wait: float) -> MigrationLockError:
-    return MigrationLockError(f"the migration lock was not free in {wait} seconds")
+        message = f"the migration lock was not free in {wait} seconds"
+        raise MigrationLockError(message) from None
 
 
 async def _try_lock(connection: AsyncConnection) -> bool:
@@ -122,14 +120,28 @@ async def _try_lock(connection: AsyncConnection) -> bool:
 
 
 @asynccontextmanager
-async def _sqlite_lock(path: str, wait: float) -> AsyncIterator[None]:
+async def _sqlite_lock(url: URL, wait: float) -> AsyncIterator[None]:
     """Lock a file beside the database: a lock inside of it would stop the migration itself."""
-    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
-    try:
-        try:
-            await asyncio.to_thread(connection.execute, "BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise _not_free(wait) from None
+    if _is_in_memory(url):  # no other process has it
         yield
-    finally:
-        connection.close()
+        return
+    path, is_uri = f"{url.database}.migrating", "uri" in url.query
+    # Never wait: a connection that waits in a thread can be closed only after that.
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None, uri=is_uri)) as connection:
+        await _take_lock(partial(_try_sqlite_lock, connection), wait)
+        yield
+
+
+def _is_in_memory(url: URL) -> bool:
+    is_memory = url.database in {None, "", ":memory:", "file::memory:"}
+    return is_memory or url.query.get("mode") == "memory"
+
+
+async def _try_sqlite_lock(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

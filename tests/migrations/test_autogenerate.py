@@ -130,6 +130,12 @@ async def test_a_rename_is_not_written_as_a_loss(project: Project) -> None:
     with pytest.raises(DestructiveRevisionError, match=r"^this drops hull\.decks; if you renamed"):
         await generate(project, "second")
 
+    for given in ("no", ""):
+        project.config.cmd_opts = Namespace(x=[f"drop={given}"])
+        message = rf"^this drops hull\.decks; .* \(-x drop={given} is not -x drop=yes\)$"
+        with pytest.raises(DestructiveRevisionError, match=message):
+            await generate(project, "second")
+
     project.config.cmd_opts = Namespace(x=["drop=yes"])
     text = await generate(project, "second")
     assert "batch_op.drop_column('decks')" in text

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.config import Config
 from migrations.project import Project
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from snippets.database_setup.urls import with_password
@@ -92,6 +94,68 @@ async def test_who_waits_too_long_is_told(
 async def _wait_for(config: Config) -> None:
     async with migration_lock(config.attributes["database_url"], wait=0.05):
         pass
+
+
+@pytest.mark.only_on("sqlite", reason="its lock is a file")
+async def test_a_cancelled_wait_for_the_lock_ends_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = asyncio.Event()
+    monkeypatch.setattr(programmatic.asyncio, "sleep", lambda _seconds: _forever(waits))
+    async with migration_lock(project.url):
+        waiting = asyncio.create_task(_wait(project.url))
+        await waits.wait()  # in the loop, in no thread that must end first
+
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+async def _forever(waits: asyncio.Event) -> None:
+    waits.set()
+    await asyncio.Future()
+
+
+async def _wait(url: URL) -> None:
+    async with migration_lock(url):
+        pytest.fail("it was not free")
+
+
+@pytest.mark.only_on("sqlite", reason="its lock is a file")
+async def test_a_lock_that_can_not_be_taken_is_not_waited_for(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "app.db.migrating-journal").mkdir()
+
+    with pytest.raises(sqlite3.OperationalError, match=r"disk I/O error|unable to open"):
+        async with migration_lock(project.url.set(database=str(tmp_path / "app.db"))):
+            pass
+
+
+@pytest.mark.only_on("sqlite", reason="its lock is a file")
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite+aiosqlite://", None),
+        ("sqlite+aiosqlite:///:memory:", None),
+        ("sqlite+aiosqlite:///file::memory:?uri=true", None),
+        ("sqlite+aiosqlite:///file:shared?mode=memory&cache=shared&uri=true", None),
+        ("sqlite+aiosqlite:///app.db", "app.db.migrating"),
+        ("sqlite+aiosqlite:///file:app.db?mode=rw&uri=true", "app.db.migrating"),
+    ],
+)
+async def test_the_lock_is_beside_the_file_that_there_is(
+    url: str, file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async with migration_lock(sa.make_url(url)):
+        found = {name.removesuffix("-journal") for name in files_in(tmp_path)}
+        assert found == ({file} if file else set())
+
+
+def files_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
 
 
 async def test_a_failed_migration_frees_the_lock(project: Project, config: Config) -> None:
