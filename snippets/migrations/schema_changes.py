@@ -1,13 +1,16 @@
 """Change tables that have rows: each function undoes what its partner did, row by row."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, postgresql
 
 from snippets.migrations.data_migrations import Op, online
 from snippets.migrations.environment import PARKED, keep_as_written
+
+MYSQL = {"mysql", "mariadb"}
 
 
 class UnexpectedValueError(ValueError):
@@ -30,7 +33,7 @@ def change_column(op: Op, table: str, column: str, **changes: Any) -> None:
         "existing_server_default": found.server_default or False,
         "existing_comment": found.comment,
     }
-    if online(op).dialect.name in {"mysql", "mariadb"}:  # elsewhere Alembic warns of it
+    if online(op).dialect.name in MYSQL:  # elsewhere Alembic warns of it
         kept["existing_autoincrement"] = found.autoincrement is True
     with op.batch_alter_table(table) as batch:
         batch.alter_column(column, **kept | changes)
@@ -124,14 +127,14 @@ def float_to_decimal(op: Op, table: str, column: str, scale: int = 2) -> None:
     inexact = _inexact(source.c[column], scale, online(op).dialect)
     if count := online(op).execute(sa.select(sa.func.count()).where(inexact)).scalar_one():
         raise UnexpectedValueError(f"{count} values of {table}.{column} need over {scale} digits")
-    # Without the step between, PostgreSQL keeps six digits of a four-byte float.
-    rounded = f'round("{column}"::double precision::numeric, {scale})'
+    # Straight to numeric, PostgreSQL keeps six digits of a four-byte float, 15 of eight bytes.
+    rounded = f'round("{column}"::double precision::text::numeric, {scale})'
     change_column(op, table, column, type_=sa.Numeric(18, scale), postgresql_using=rounded)
 
 
 def _inexact(column: sa.Column[Any], scale: int, dialect: sa.Dialect) -> sa.ColumnElement[bool]:
     shifted = column * 10.0**scale
-    error: Any = 1e-4
+    error: Any = 1e-4 + sa.func.abs(shifted) * 2.0**-52  # rounded twice: to 53 bits, and shifted
     if dialect.name != "sqlite" and isinstance(column.type, sa.REAL | mysql.FLOAT):
         error += sa.func.abs(shifted) * 2.0**-24  # of four bytes, 24 bits are digits
     inexact: sa.ColumnElement[bool] = sa.func.abs(shifted - sa.func.round(shifted)) > error
@@ -200,9 +203,12 @@ def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: 
 
     Raises:
         UnexpectedValueError: another table, or column, refers to a row that would be removed.
+        ValueError: `child` has no column `id`, or is the table itself; nothing was changed.
     """
     connection = online(op)
     rows, children = table_of(op, table), table_of(op, child)
+    if table == child or "id" not in children.c:
+        raise ValueError(f"{child} must have a column id, and be another table")
     same = [rows.c[name] for name in columns]
     place = sa.func.row_number().over(partition_by=same, order_by=rows.c.id)
     # A unique constraint takes no NULL for equal to another.
@@ -212,13 +218,15 @@ def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: 
     for name in sa.inspect(connection).get_table_names():
         _refuse_other_references(connection, name, rows, rows.c.id.in_(copies), (child, by))
     removed = _copy(op, PARKED + table, rows, rows.c.id.in_(copies))
-    _copy(op, PARKED + child, children, children.c[by].in_(sa.select(removed.c.id)))
+    refer = children.c[by].in_(sa.select(removed.c.id))
+    before = _copy(op, PARKED + child, children, refer, sa.Column(f"new_{by}", children.c[by].type))
     equal = sa.and_(*(column == removed.c[column.name] for column in same))
     # No min(): PostgreSQL has none for UUIDs.
     kept = sa.select(rows.c.id).join_from(rows, removed, equal).order_by(rows.c.id).limit(1)
     new = kept.where(removed.c.id == children.c[by]).correlate(children).scalar_subquery()
-    moved = sa.update(children).where(children.c[by].in_(sa.select(removed.c.id)))
-    connection.execute(moved.values({by: new}))
+    connection.execute(sa.update(children).where(refer).values({by: new}))
+    now = sa.select(children.c[by]).where(children.c.id == before.c.id).scalar_subquery()
+    connection.execute(sa.update(before).values({f"new_{by}": now}))
     gone = sa.delete(rows).where(rows.c.id.in_(sa.select(removed.c.id)))
     return connection.execute(gone).rowcount
 
@@ -246,24 +254,42 @@ def _refuse_other_references(
 
 
 def restore_duplicates(op: Op, table: str, child: str, by: str) -> None:
+    """Undo it, but leave rows of `child` alone that have come to refer to something else."""
     connection = online(op)
     rows, removed = table_of(op, table), table_of(op, PARKED + table)
-    connection.execute(sa.insert(rows).from_select(removed.c.keys(), sa.select(removed)))
+    values = [column for column in removed.c if rows.c[column.name].computed is None]
+    names = [column.name for column in values]
+    connection.execute(sa.insert(rows).from_select(names, sa.select(*values)))
     children, before = table_of(op, child), table_of(op, PARKED + child)
-    old = sa.select(before.c[by]).where(before.c.id == children.c.id).scalar_subquery()
-    back = sa.update(children).where(children.c.id.in_(sa.select(before.c.id)))
-    connection.execute(back.values({by: old}))
+    here = before.c.id == children.c.id
+    since = before.c.get(f"new_{by}", children.c[by])  # which older versions did not keep
+    same = sa.exists().where(here, since == children.c[by])
+    old = sa.select(before.c[by]).where(here).scalar_subquery()
+    connection.execute(sa.update(children).where(same).values({by: old}))
     op.drop_table(PARKED + table)
     op.drop_table(PARKED + child)
 
 
-def _copy(op: Op, name: str, source: sa.Table, condition: sa.ColumnElement[bool]) -> sa.Table:
+def _copy(
+    op: Op,
+    name: str,
+    source: sa.Table,
+    condition: sa.ColumnElement[bool],
+    *more: sa.Column[Any],
+) -> sa.Table:
     """Copy rows into a table without constraints; no CREATE TABLE AS, which loses the types."""
-    columns = [sa.Column(column.name, column.type) for column in source.c]
-    copy = op.create_table(name, *columns)
+    columns = [sa.Column(column.name, _existing(column.type)) for column in source.c]
+    copy = op.create_table(name, *columns, *more)
     rows = sa.select(source).where(condition)
-    online(op).execute(sa.insert(copy).from_select(copy.c.keys(), rows))
+    online(op).execute(sa.insert(copy).from_select(source.c.keys(), rows))
     return copy
+
+
+def _existing(kind: Any) -> Any:
+    """Return the type for another table: PostgreSQL has made that of an enum already."""
+    if isinstance(kind, postgresql.ENUM):
+        kind.create_type = False
+    return kind
 
 
 # --- drop in two steps ---
@@ -273,12 +299,17 @@ def park_column(op: Op, table: str, column: str) -> None:
     """Drop a column, its values kept beside the keys in a table; drop that one much later.
 
     First release code that does not name the column, after a migration that made it nullable.
-    Its indexes go with it.
+    Its indexes and its foreign key go with it.
+
+    Raises:
+        ValueError: a CHECK, or a constraint of several columns, has it; nothing was changed.
     """
     source = table_of(op, table)
+    if shared := ", ".join(sorted({*map(str, _constraints_with(source, column))})):
+        raise ValueError(f"drop {shared} first: {table}.{column} is in it")
     name = f"{PARKED}{table}_{column}"
     key, value = source.c.id, source.c[column]
-    op.create_table(name, sa.Column("id", key.type), sa.Column(column, value.type))
+    op.create_table(name, sa.Column("id", key.type), sa.Column(column, _existing(value.type)))
     parked = sa.table(name, sa.column("id"), sa.column(column))
     rows = sa.select(key, value).where(value.is_not(None))
     online(op).execute(sa.insert(parked).from_select(["id", column], rows))
@@ -287,14 +318,30 @@ def park_column(op: Op, table: str, column: str) -> None:
             for index in source.indexes:
                 if column in index.columns:
                     batch.drop_index(str(index.name))
+        if online(op).dialect.name in MYSQL:  # which drops no column that a foreign key has
+            for foreign in source.foreign_key_constraints:
+                if column in foreign.columns:
+                    batch.drop_constraint(str(foreign.name), type_="foreignkey")
         batch.drop_column(column)
+
+
+def _constraints_with(table: sa.Table, column: str) -> Iterator[Any]:
+    """Yield the names of what would be lost with the column, and is more than the column's own."""
+    items: list[Any] = [*table.constraints, *(index for index in table.indexes if index.unique)]
+    for item in items:
+        if isinstance(item, sa.CheckConstraint):
+            word = rf"(?<![\w']){re.escape(column)}(?![\w'])"  # in quotes it is a value
+            if re.search(word, str(item.sqltext), re.IGNORECASE):
+                yield item.name or "the CHECK"
+        elif len(item.columns) > 1 and column in item.columns:
+            yield item.name
 
 
 def restore_column(op: Op, table: str, column: sa.Column[Any]) -> None:
     """Add the column again, nullable, with the values of rows that are still there."""
     name = f"{PARKED}{table}_{column.name}"
     parked = table_of(op, name)
-    op.add_column(table, column)
+    _add_column(op, table, column)
     rows = sa.table(table, sa.column("id"), sa.column(column.name))
     value = sa.select(parked.c[column.name]).where(parked.c.id == rows.c.id).scalar_subquery()
     op.execute(sa.update(rows).values({column.name: value}))

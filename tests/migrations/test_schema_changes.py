@@ -337,6 +337,27 @@ async def test_an_amount_that_rounding_would_change_stops_the_migration(project:
     assert await project.current() == {"first"}
 
 
+async def test_large_amounts_become_exact_and_are_still_looked_at(project: Project) -> None:
+    amounts = ["17944808610.40", "12345678901.23", "123456789012.34", "12345678901234.56", "-0.01"]
+    project.revision(
+        "accounts",
+        'op.create_table("account", sa.Column("id", sa.Integer), sa.Column("sum", sa.Double))',
+    )
+    project.revision("exact", 'float_to_decimal(op, "account", "sum")', imports=IMPORTS)
+    await project.upgrade("accounts")
+    rows = [{"id": number, "sum": float(amount)} for number, amount in enumerate(amounts)]
+    await project.insert("account", *rows, {"id": 9, "sum": 10000000000000.125})
+    with pytest.raises(UnexpectedValueError, match=r"^1 values of account\.sum need over 2 digits"):
+        await project.upgrade()
+    await project.execute("DELETE FROM account WHERE id = 9")
+
+    await project.upgrade()
+
+    exact = sa.select(sa.column("sum", sa.Numeric(18, 2))).select_from(sa.text("account"))
+    found = [row[0] for row in await project.rows(exact.order_by(sa.column("id")))]
+    assert found == [Decimal(amount) for amount in amounts]
+
+
 async def test_a_float_of_four_bytes_becomes_exact_too(project: Project) -> None:
     column = 'sa.Column("fee", sa.Float(24), nullable=False, server_default="12345.67")'
     project.revision("add", f'op.add_column("policy", {column})')
@@ -486,6 +507,86 @@ async def test_duplicates_that_others_refer_to_stop_the_migration(
     await project.up_and_down("policy", "claim", of)
 
 
+async def test_what_refers_to_something_else_by_now_is_left_so(project: Project) -> None:
+    await project.insert("policy", {"id": 9, "number": "M-9", "holder": "Cy", "premium": 1})
+    project.revision("unique", UNIQUE, NOT_UNIQUE, imports=IMPORTS)
+    await project.upgrade()
+    await project.execute("UPDATE claim SET policy_id = 9 WHERE id = 2")
+
+    await project.downgrade()
+
+    claims = await project.rows("SELECT id, policy_id FROM claim ORDER BY id")
+    assert claims == [(1, 1), (2, 9), (3, 4), (4, 2)]
+
+
+async def test_duplicates_that_an_older_version_parked_come_back(project: Project) -> None:
+    project.revision("unique", UNIQUE, NOT_UNIQUE, imports=IMPORTS)
+    before = await project.snapshot("policy", "claim")
+    await project.upgrade()
+    await project.execute("ALTER TABLE parked_claim DROP COLUMN new_policy_id")
+
+    await project.downgrade()
+
+    assert await project.snapshot("policy", "claim") == before
+
+
+async def test_duplicates_come_back_with_enums_and_generated_columns(project: Project) -> None:
+    project.revision(
+        "tables",
+        """
+        op.create_table(
+            "pier",
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("name", sa.String(9)),
+            sa.Column("kind", sa.Enum("WOOD", "STONE", name="pierkind")),
+            sa.Column("twice", sa.Integer, sa.Computed("length(name) * 2", persisted=True)),
+        )
+        op.create_table("boat", sa.Column("id", sa.Integer), sa.Column("pier_id", sa.Integer))
+        """,
+    )
+    project.revision(
+        "unique",
+        'park_duplicates(op, "pier", ["name"], "boat", "pier_id")',
+        'restore_duplicates(op, "pier", "boat", "pier_id")',
+        imports=IMPORTS,
+    )
+    await project.upgrade("tables")
+    piers = "(1, 'North', 'WOOD'), (2, 'North', 'STONE')"
+    await project.execute(f"INSERT INTO pier (id, name, kind) VALUES {piers}")
+    await project.insert("boat", {"id": 1, "pier_id": 2})
+
+    await project.up_and_down("pier", "boat")
+
+    assert await project.table("pier") == [(1, "North", "WOOD", 10)]
+
+
+@pytest.mark.parametrize(
+    ("table", "child", "by"), [("policy", "note", "policy_id"), ("buoy", "buoy", "next_id")]
+)
+async def test_duplicates_that_could_not_come_back_stop_the_migration(
+    project: Project, table: str, child: str, by: str
+) -> None:
+    project.revision(
+        "tables",
+        """
+        op.create_table("note", sa.Column("policy_id", sa.Integer), sa.Column("text", sa.Text))
+        op.create_table(
+            "buoy", sa.Column("id", sa.Integer), sa.Column("number", sa.Integer),
+            sa.Column("next_id", sa.Integer),
+        )
+        """,
+    )
+    project.revision(
+        "unique", f"park_duplicates(op, {table!r}, ['number'], {child!r}, {by!r})", imports=IMPORTS
+    )
+
+    with pytest.raises(ValueError, match=rf"^{child} must have a column id, and be another table$"):
+        await project.upgrade()
+
+    assert not {name for name in await project.tables() if name.startswith("parked_")}
+    assert len(await project.table("policy")) == 4
+
+
 async def test_duplicates_may_have_keys_that_are_no_numbers(project: Project) -> None:
     project.revision(
         "tables",
@@ -538,6 +639,90 @@ async def test_an_indexed_column_goes_and_comes_back(project: Project) -> None:
     assert [row[0] for row in numbers] == [row["number"] for row in POLICIES]
     (index,) = await project.inspect("get_indexes", "policy")
     assert index["column_names"] == ["number"]
+
+
+async def test_columns_come_back_with_their_enum_and_their_constraints(project: Project) -> None:
+    columns = """
+    kind = sa.Column("kind", sa.Enum("HULL", "CREW", name="riskkind"))
+    code = sa.Column("code", sa.String(9), unique=True)
+    owner_key = sa.ForeignKey("policy.id", name=op.f("fk_claim_owner_id"), ondelete="CASCADE")
+    owner = sa.Column("owner_id", sa.Integer, owner_key)
+    """
+    names = ("kind", "code", "owner_id")
+    project.revision(
+        "add",
+        f"""{columns}
+    if op.get_context().dialect.name == "postgresql":
+        kind.type.create(op.get_bind())
+    with op.batch_alter_table("claim") as batch:
+        for column in (kind, code, owner):
+            batch.add_column(column)
+        """,
+    )
+    project.revision(
+        "park",
+        "\n".join(f'park_column(op, "claim", {name!r})' for name in names),
+        f"""{columns}
+    for column in (kind, code, owner):
+        restore_column(op, "claim", column)
+        """,
+        imports=IMPORTS,
+    )
+    await project.upgrade("add")
+    await project.execute("UPDATE claim SET kind = 'CREW', code = 'C1', owner_id = 2 WHERE id = 1")
+    before = await project.snapshot("policy", "claim")
+    assert [key[0] for key in before["claim"]["keys"]].count("fk_claim_owner_id") == 1
+
+    await project.upgrade()
+    assert not {*names} & {*await project.columns("claim")}
+    await project.downgrade()
+
+    after = await project.snapshot("policy", "claim")
+    assert sorted(after["claim"].pop("keys")) == sorted(before["claim"].pop("keys"))
+    assert after == before
+    with pytest.raises(DBAPIError):
+        await project.execute("UPDATE claim SET code = 'C1' WHERE id = 2")
+
+
+@pytest.mark.parametrize(
+    ("constraint", "name"),
+    [
+        ('sa.CheckConstraint("LOW > 0", name=op.f("ck_low"))', "ck_low"),
+        ('sa.UniqueConstraint("low", "high", name=op.f("uq_both"))', "uq_both"),
+        ('sa.Index("ix_both", "low", "high", unique=True)', "ix_both"),
+    ],
+)
+async def test_a_column_of_a_rule_is_not_dropped(
+    project: Project, constraint: str, name: str
+) -> None:
+    project.revision(
+        "add",
+        f"""
+        op.create_table(
+            "tide", sa.Column("id", sa.Integer, primary_key=True), sa.Column("low", sa.Integer),
+            sa.Column("high", sa.String(9)), {constraint},
+            sa.CheckConstraint("high <> 'low'", name=op.f("ck_high")),
+        )
+        """,
+    )
+    project.revision("dropped", 'park_column(op, "tide", "low")', imports=IMPORTS)
+
+    with pytest.raises(ValueError, match=rf"^drop {name} first: tide\.low is in it$"):
+        await project.upgrade()
+
+    assert "low" in await project.columns("tide")
+    assert "parked_tide_low" not in await project.tables()
+
+
+@pytest.mark.only_on("sqlite", reason="elsewhere each CHECK has a name")
+async def test_a_column_of_a_nameless_rule_is_not_dropped(project: Project) -> None:
+    await project.execute(
+        "CREATE TABLE tide (id INTEGER PRIMARY KEY, low INTEGER, CHECK (low > 0))"
+    )
+    project.revision("dropped", 'park_column(op, "tide", "low")', imports=IMPORTS)
+
+    with pytest.raises(ValueError, match=r"^drop the CHECK first: tide\.low is in it$"):
+        await project.upgrade()
 
 
 async def test_a_column_goes_in_two_steps_and_its_values_come_back(project: Project) -> None:
