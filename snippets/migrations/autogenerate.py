@@ -1,5 +1,6 @@
 """Mend and refuse what autogenerate gets wrong, before it is written."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -75,9 +76,15 @@ def _care_for_enums(
         sql_name = context.dialect.identifier_preparer.format_type(kind)  # type: ignore[attr-defined]
         if name in added:
             members = ", ".join("'" + member.replace("'", "''") + "'" for member in kind.enums)
-            upgrade.ops.insert(0, ops.ExecuteSQLOp(f"CREATE TYPE {sql_name} AS ENUM ({members})"))
+            create = without_parameters(f"CREATE TYPE {sql_name} AS ENUM ({members})")
+            upgrade.ops.insert(0, ops.ExecuteSQLOp(create))
         downgrade.ops.append(ops.ExecuteSQLOp(f"DROP TYPE {sql_name}"))
     context.opts[KNOWN_ENUMS] = known | added.keys()
+
+
+def without_parameters(sql: str) -> str:
+    """Return it for `op.execute`, to which `:word` is a parameter, and `\\:` a colon."""
+    return re.sub(r"(\\:[\w$]*|(?<![:\w$]):[\w$]+)(?![:\w$])", r"\\\1", sql)
 
 
 def _known_enums(context: MigrationContext) -> set[EnumName]:

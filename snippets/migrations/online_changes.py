@@ -27,8 +27,11 @@ def with_short_lock(
     a day for the lock of a table: `innodb_lock_wait_timeout` is about rows.
 
     Raises:
+        ValueError: fewer than one of the seconds (0 waits for ever) or attempts.
         sqlalchemy.exc.DBAPIError: the table was not free in any of the attempts.
     """
+    if min(seconds, attempts) < 1:
+        raise ValueError("seconds and attempts must be at least 1")
     connection = online(op)
     restore = _set_lock_timeout(connection, seconds)
     try:
@@ -93,7 +96,8 @@ def is_invalid_index(connection: sa.Connection, name: str) -> bool:
     if connection.dialect.name != "postgresql":
         return False
     query = sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    return bool(connection.execute(query, {"name": name}).scalar())
+    quoted = connection.dialect.identifier_preparer.quote(name)  # else it is taken in lower case
+    return bool(connection.execute(query, {"name": quoted}).scalar())
 
 
 def require_online(op: Op, table: str, column: sa.Column[Any]) -> None:

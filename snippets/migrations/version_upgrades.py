@@ -1,17 +1,15 @@
 """What newer versions of the libraries expect of columns that older ones made."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from snippets.migrations.autogenerate import without_parameters
 from snippets.migrations.data_migrations import Op, online
-from snippets.migrations.schema_changes import change_column, table_of
-
-MYSQL = {"mysql", "mariadb"}
-
+from snippets.migrations.schema_changes import MYSQL, change_column, table_of
 
 # --- timestamps: SQLModel before 0.0.45 made columns without a zone ---
 
@@ -133,7 +131,7 @@ def name_constraints(op: Op, table: str, convention: Mapping[str, Any]) -> None:
     source = table_of(op, table)
     is_mysql = op.get_context().dialect.name in MYSQL
     for constraint in [*source.constraints, *(_unique_indexes(source) if is_mysql else [])]:
-        old, new = str(constraint.name), _conventional_name(source, constraint, convention)
+        old, new = str(constraint.name), _conventional_name(op, source, constraint, convention)
         if old != new:
             _rename(op, table, constraint, new)
 
@@ -167,7 +165,7 @@ def _drop_named(op: Op, table: str, name: str) -> dict[str, Any]:
 
 
 def _conventional_name(
-    table: sa.Table, constraint: sa.Constraint, convention: Mapping[str, Any]
+    op: Op, table: sa.Table, constraint: sa.Constraint, convention: Mapping[str, Any]
 ) -> str:
     columns = [sa.Column(column.name, column.type) for column in table.columns]
     named = sa.Table(table.name, sa.MetaData(naming_convention=dict(convention)), *columns)
@@ -183,7 +181,9 @@ def _conventional_name(
         case _:
             return str(constraint.name)
     named.append_constraint(copy)
-    return str(copy.name)
+    # One that is too long for the database has another end there.
+    prepare: Any = op.get_context().dialect.identifier_preparer
+    return str(prepare.format_constraint(copy, _alembic_quote=False))
 
 
 # --- enums: SQLModel's default stores the members' names, on PostgreSQL in a type of its own ---
@@ -191,19 +191,28 @@ def _conventional_name(
 
 def enum_to_text(op: Op, table: str, column: str, enum: sa.Enum, values: Mapping[str, str]) -> None:
     """Turn the names of `enum` into text that holds `values`, as `enum_by_value` does."""
-    _change_type(op, table, column, sa.String(30), using="text", values=values)
+    _change_type(op, table, column, sa.String(_room(values)), using="text", values=values)
     _replace(op, table, column, values)
+    if _room(values) > 30:
+        _change_type(op, table, column, sa.String(30))
     if _is_postgresql(op):
         _drop_unused(op, enum)
 
 
 def text_to_enum(op: Op, table: str, column: str, enum: sa.Enum, values: Mapping[str, str]) -> None:
     names = {value: name for name, value in values.items()}
+    if _room(values) > 30:
+        _change_type(op, table, column, sa.String(_room(values)))
     _replace(op, table, column, names)
     if _is_postgresql(op):
         enum.create(online(op), checkfirst=True)
     using = _type_name(op, enum) if _is_postgresql(op) else None
     _change_type(op, table, column, enum, using=using, values=names)
+
+
+def _room(names: Iterable[str]) -> int:
+    """Return a length that has room for the names too; 30 is that of `enum_by_value`."""
+    return max(30, *map(len, names))
 
 
 def add_enum_member(op: Op, table: str, column: str, enum: sa.Enum, member: str) -> None:
@@ -215,7 +224,8 @@ def add_enum_member(op: Op, table: str, column: str, enum: sa.Enum, member: str)
     if _is_postgresql(op):
         with op.get_context().autocommit_block():
             name, literal = _type_name(op, enum), _literal(member)
-            op.execute(f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {literal}")
+            add = f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {literal}"
+            op.execute(without_parameters(add))
     else:
         _change_type(op, table, column, sa.Enum(*enum.enums, member, name=enum.name))
 

@@ -78,7 +78,9 @@ async def test_a_column_with_an_enum_can_be_taken_back(project: Project) -> None
 
 
 def ice(name: str = "ice") -> sa.Column[Any]:
-    return sa.Column(name, sa.Enum("it's A", "B", name="IceClass"))  # a name that must be quoted
+    return sa.Column(
+        name, sa.Enum("it's A", "B", " :x", name="IceClass")
+    )  # a name that must be quoted
 
 
 async def test_an_enum_that_several_tables_have_is_made_and_dropped_once(
@@ -96,6 +98,7 @@ async def test_an_enum_that_several_tables_have_is_made_and_dropped_once(
     await generate(project, "third")
     await project.upgrade()
     await project.execute("UPDATE hull SET ice = 'B', hose = 'B'")
+    await project.insert("tug", {"id": 1, "ice": " :x"})
 
     await project.downgrade()  # the type stays: other columns have it
     assert await project.rows("SELECT ice FROM hull") == [("B",)]

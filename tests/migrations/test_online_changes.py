@@ -61,6 +61,16 @@ async def test_a_change_is_made_with_a_short_lock(project: Project) -> None:
     assert [row[3] for row in await project.table("vessel")] == [None] * 3
 
 
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"attempts": 0}])
+async def test_a_change_without_an_end_is_refused(
+    project: Project, options: dict[str, int]
+) -> None:
+    with pytest.raises(ValueError, match=r"^seconds and attempts must be at least 1$"):
+        await run_locked(project, add_gross, **options)
+
+    assert "gross" not in await project.columns("vessel")
+
+
 @NOT_SQLITE
 async def test_a_change_waits_for_its_lock_in_short_attempts(
     project: Project, monkeypatch: pytest.MonkeyPatch
@@ -167,18 +177,19 @@ async def test_an_index_that_is_there_already_is_left_alone(project: Project) ->
 
 
 @pytest.mark.only_on("postgresql", reason="others leave no invalid index")
-async def test_an_invalid_index_is_replaced(project: Project) -> None:
+@pytest.mark.parametrize("name", ["ix_vessel_imo", "ix_Vessel_IMO"])
+async def test_an_invalid_index_is_replaced(project: Project, name: str) -> None:
     await project.execute("UPDATE vessel SET imo = 'IMO1'")
-    unique = "op.create_index('ix_vessel_imo', 'vessel', ['imo'], unique=True, {})"
+    unique = f"op.create_index({name!r}, 'vessel', ['imo'], unique=True, {{}})"
     half = f"with op.get_context().autocommit_block():\n    {unique}"
     project.revision("half", half.format("postgresql_concurrently=True"))
     with pytest.raises(DBAPIError, match="could not create unique index"):
         await project.upgrade()
-    query = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_vessel_imo'::regclass"
+    query = f"""SELECT indisvalid FROM pg_index WHERE indexrelid = '"{name}"'::regclass"""
     assert await project.rows(query) == [(False,)]
 
     project.last = "first"
-    project.revision("half", INDEX, imports=IMPORTS)
+    project.revision("half", INDEX.replace("ix_vessel_imo", name), imports=IMPORTS)
     await project.upgrade()
 
     assert await project.rows(query) == [(True,)]

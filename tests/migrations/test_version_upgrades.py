@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from migrations.project import Project
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateTable
 
 from snippets.database_setup.engine import engine_for
+from snippets.models.constraints import NAMING_CONVENTION
 from snippets.models.timestamps import UTCTimestamp
 
 IMPORTS = "from snippets.migrations.version_upgrades import *"
@@ -200,6 +202,30 @@ async def test_constraints_get_their_conventional_names(project: Project, backen
         await project.insert("insurer", {"id": 3, "code": "A"})
 
 
+async def test_names_that_are_too_long_are_those_of_the_models(project: Project) -> None:
+    name, column = "a_table_with_quite_a_long_name_indeed", "the_first_column_with_a_long_name"
+
+    def of(metadata: sa.MetaData) -> sa.Table:
+        columns = [sa.Column(column, sa.Integer), sa.Column("second", sa.Integer)]
+        key = sa.Column("id", sa.Integer, primary_key=True)
+        return sa.Table(name, metadata, key, *columns, sa.UniqueConstraint(column, "second"))
+
+    for metadata in (sa.MetaData(), sa.MetaData(naming_convention=NAMING_CONVENTION)):
+        await project.execute(f"DROP TABLE IF EXISTS {name}", CreateTable(of(metadata)))
+        (wanted,) = await project.inspect("get_unique_constraints", name)
+    await project.execute(f"DROP TABLE {name}", CreateTable(of(sa.MetaData())))
+    imports = f"{IMPORTS}\nfrom snippets.models.constraints import NAMING_CONVENTION"
+    for revision in ("names", "again"):
+        project.revision(
+            revision, f"name_constraints(op, {name!r}, NAMING_CONVENTION)", imports=imports
+        )
+
+        await project.upgrade()
+
+        (found,) = await project.inspect("get_unique_constraints", name)
+        assert found["name"] == wanted["name"]
+
+
 # --- enums ---
 
 OLD_SURVEYS = """
@@ -239,6 +265,60 @@ async def test_an_enum_of_names_becomes_text_of_values(surveys: Project, backend
     assert (grade["type"].length, grade["nullable"]) == (30, False)
     if backend == "postgresql":
         assert await surveys.rows("SELECT typname FROM pg_type WHERE typname = 'grade'") == []
+
+
+async def test_names_may_be_longer_than_the_values(project: Project) -> None:
+    long = "A" * 40
+    enum = f'sa.Enum("{long}", "B", name="deck")'
+    project.revision(
+        "first",
+        'op.create_table("hold", sa.Column("id", sa.Integer, primary_key=True),'
+        f' sa.Column("deck", {enum}, server_default="{long}"))',
+    )
+    arguments = f'op, "hold", "deck", {enum}, {{"{long}": "upper", "B": "lower"}}'
+    project.revision(
+        "text", f"enum_to_text({arguments})", f"text_to_enum({arguments})", imports=IMPORTS
+    )
+    project.revision(
+        "lost",
+        f"text_to_enum({arguments})\n"
+        f'remove_enum_member(op, "hold", "deck", sa.Enum("B", name="deck"), "{long}",'
+        ' replacement="B")',
+        imports=IMPORTS,
+    )
+    await project.upgrade("first")
+    await project.execute("INSERT INTO hold (id) VALUES (1)")
+
+    await project.upgrade("text")
+    assert await project.table("hold") == [(1, "upper")]
+    assert (await project.columns("hold"))["deck"]["type"].length == 30
+    await project.downgrade()
+    assert await project.table("hold") == [(1, long)]
+    await project.upgrade()
+
+    assert await project.table("hold") == [(1, "B")]
+
+
+async def add_member(surveys: Project, member: str) -> None:
+    """Add it to the enum; a row with it is read as it was written."""
+    surveys.revision(
+        "more", f'add_enum_member(op, "survey", "grade", {GRADE}, {member!r})', imports=IMPORTS
+    )
+    await surveys.upgrade()
+
+    await surveys.insert("survey", {"id": 4, "grade": member})
+
+    assert (await surveys.table("survey"))[3] == (4, member)
+
+
+@pytest.mark.parametrize("member", [" :x", "(:x)", "a:b", "x::y :z", "50%", "it's"])
+async def test_a_member_may_have_any_sign(surveys: Project, member: str) -> None:
+    await add_member(surveys, member)
+
+
+@pytest.mark.only_on("postgresql", reason="on MariaDB SQLAlchemy 2.0 loses the backslash")
+async def test_a_member_may_have_a_backslash(surveys: Project) -> None:
+    await add_member(surveys, r"\:x")
 
 
 async def test_a_name_may_be_the_value_of_another(surveys: Project) -> None:
