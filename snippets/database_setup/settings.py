@@ -1,5 +1,7 @@
 """Read the database's settings from the environment, typed, with the password kept out of sight."""
 
+from typing import Annotated
+
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
@@ -7,6 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.urls import async_url
+
+# The servers count milliseconds in 32 bits, and take none of them for no limit at all.
+Seconds = Annotated[float, Field(ge=0.001, le=2_000_000)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -27,9 +32,9 @@ class DatabaseSettings(BaseSettings):
     application_name: str = Field(default="app", max_length=63)  # PostgreSQL cuts it there
     pool_size: int = Field(default=5, ge=1)
     max_overflow: int = Field(default=10, ge=0)
-    pool_timeout: float = Field(default=10, gt=0)
-    statement_timeout: float = Field(default=30, gt=0)
-    lock_timeout: float = Field(default=5, gt=0)
+    pool_timeout: Seconds = 10
+    statement_timeout: Seconds = 30
+    lock_timeout: Seconds = 5
 
     @field_validator("url")
     @classmethod

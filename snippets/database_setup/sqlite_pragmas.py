@@ -1,5 +1,6 @@
 """Make SQLite keep its promises: foreign keys, WAL, real transactions, savepoints, cancellation."""
 
+import sqlite3
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -17,9 +18,17 @@ def configure_sqlite(engine: AsyncEngine) -> None:
 def _set_pragmas(dbapi_connection: Any, _record: Any) -> None:
     cursor = dbapi_connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")  # per connection, and off by default
-    cursor.execute("PRAGMA journal_mode = WAL")  # kept in the file: readers do not block a writer
+    _turn_on_wal(cursor)
     cursor.execute("PRAGMA synchronous = NORMAL")  # with WAL: no fsync per commit, never corrupt
     cursor.close()
+
+
+def _turn_on_wal(cursor: Any) -> None:
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")  # kept in the file: readers block no writer
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise  # else there is no writer, and what mode the file has does not matter
 
 
 def _begin(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """Turn any database URL into one that an async engine accepts, without printing its password."""
 
+import re
 from importlib.util import find_spec
 from inspect import signature
 
@@ -62,7 +63,8 @@ def async_url(url: str | URL) -> URL:
             not know it, or not as text. Values are not looked at.
     """
     parsed = _parsed(url)
-    parsed = parsed.set(drivername=ASYNC_DRIVERNAMES.get(parsed.drivername, parsed.drivername))
+    name = ASYNC_DRIVERNAMES.get(parsed.drivername, parsed.drivername)
+    parsed = parsed.set(drivername=re.sub(r"^postgres\+", "postgresql+", name))
     database, _, driver = parsed.drivername.partition("+")
     if database not in ASYNC_DRIVERS:
         known = ", ".join(ASYNC_DRIVERNAMES)

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
-from sqlalchemy import make_url
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import URL, make_url, text
 
-from snippets.database_setup.settings import DatabaseSettings
+from snippets.database_setup.settings import DatabaseSettings, engine_from_settings
+from snippets.database_setup.urls import with_password
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +55,33 @@ def test_a_missing_url_and_impossible_sizes_are_refused(monkeypatch: pytest.Monk
         DatabaseSettings()
 
     assert {error["loc"] for error in caught.value.errors()} == {("url",), ("pool_size",)}
+
+
+@pytest.mark.parametrize("name", ["pool_timeout", "statement_timeout", "lock_timeout"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-1", "0.0004", "1e9"])
+def test_a_time_that_no_server_takes_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:secret@h/d")
+    monkeypatch.setenv(f"DATABASE_{name.upper()}", value)
+
+    with pytest.raises(ValidationError) as caught:
+        DatabaseSettings()
+
+    assert {error["loc"] for error in caught.value.errors()} == {(name,)}
+
+
+@pytest.mark.parametrize("times", [{"lock_timeout": 0.001}, {"lock_timeout": 2_000_000}])
+async def test_the_servers_take_the_times_that_are_let_through(
+    times: dict[str, float], database_url: URL
+) -> None:
+    url = SecretStr(with_password(database_url))
+    settings = DatabaseSettings(
+        url=url, pool_timeout=2_000_000, statement_timeout=2_000_000, **times
+    )
+    engine = engine_from_settings(settings)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
+        if engine.dialect.name == "postgresql":
+            assert await connection.scalar(text("SHOW lock_timeout")) != "0"
+    await engine.dispose()

@@ -1,5 +1,7 @@
 import asyncio
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,36 @@ async def test_a_file_is_in_wal_mode_with_foreign_keys_on(engine: AsyncEngine) -
         ]
 
     assert found == ["wal", 1, 1, 5000]
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+@pytest.mark.parametrize("query", ["mode=ro", "immutable=1"])
+async def test_a_file_that_may_only_be_read_can_be_read(
+    query: str, mode: str, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as writer:
+        writer.execute(f"PRAGMA journal_mode = {mode}")
+        writer.execute("CREATE TABLE t AS SELECT 5 AS a")
+        writer.commit()
+    engine = engine_for(f"sqlite+aiosqlite:///file:{tmp_path / 'app.db'}?{query}&uri=true")
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT a FROM t")) == 5
+        assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
+        with pytest.raises(OperationalError, match="attempt to write a readonly database"):
+            await connection.execute(text("DELETE FROM t"))
+    await engine.dispose()
+
+
+async def test_a_file_that_another_locks_is_not_taken_for_one_that_may_only_be_read(
+    tmp_path: Path,
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        engine = engine_for(f"sqlite:///{tmp_path / 'app.db'}", lock_timeout=0.05)
+        with pytest.raises(OperationalError, match="database is locked"):
+            await engine.connect()
+    await engine.dispose()
 
 
 async def test_foreign_keys_are_enforced(session: AsyncSession) -> None:

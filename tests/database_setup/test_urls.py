@@ -39,6 +39,8 @@ TAKEN = {
         ("sqlite:///app.db", "sqlite+aiosqlite:///app.db"),
         ("sqlite://", "sqlite+aiosqlite://"),
         ("postgres://u@h/d", "postgresql+asyncpg://u@h/d"),
+        ("postgres+asyncpg://u@h/d", "postgresql+asyncpg://u@h/d"),
+        ("postgres+psycopg://u@h/d", "postgresql+psycopg://u@h/d"),
         ("postgresql://u@h/d", "postgresql+asyncpg://u@h/d"),
         (
             "postgresql+psycopg://u@h/d?sslmode=require",
@@ -59,6 +61,10 @@ def test_a_url_gets_an_async_driver(given: str, expected: str) -> None:
     [
         ("oracle://u:secret@h/d", "unknown database 'oracle'.*known are sqlite, postgres"),
         ("postgresql+psycopg2://u:secret@h/d", r"psycopg2 is not async; write postgresql\+asyncpg"),
+        (
+            "postgres+psycopg2://u:secret@h/d",
+            r"postgresql\+psycopg2 is not async; write postgresql",
+        ),
         ("sqlite+pysqlite:///app.db", r"not async; write sqlite\+aiosqlite"),
         ("mysql+pymysql://u:secret@h/d", r"write mysql\+aiomysql or mysql\+asyncmy"),
         (
