@@ -51,8 +51,10 @@ async def rolled_back(app: FastAPI) -> AsyncIterator[Factory]:
     Send one request after the other. The application must run.
     """
     async with rolled_back_sessions(app.state.engine) as factory:
+        before = {k: v for k, v in app.dependency_overrides.items() if k is get_factory}
         app.dependency_overrides[get_factory] = lambda: factory
         try:
             yield factory
         finally:
-            del app.dependency_overrides[get_factory]
+            app.dependency_overrides.pop(get_factory, None)  # unless the block has cleared them
+            app.dependency_overrides.update(before)

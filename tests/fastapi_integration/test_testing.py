@@ -91,6 +91,27 @@ async def test_the_override_ends_with_the_block(client: AsyncClient, app: FastAP
     assert app.state.engine.pool.checkedout() == 0
 
 
+async def test_an_override_of_before_is_there_again(client: AsyncClient, app: FastAPI) -> None:
+    def own() -> async_sessionmaker[AsyncSession]:
+        return app.state.session_factory
+
+    app.dependency_overrides[get_factory] = own
+    async with rolled_back(app):
+        assert app.dependency_overrides[get_factory] is not own
+    assert app.dependency_overrides == {get_factory: own}
+
+    async with rolled_back(app):
+        app.dependency_overrides.clear()
+    assert app.dependency_overrides == {get_factory: own}
+
+
+async def test_a_test_may_clear_all_overrides(client: AsyncClient, app: FastAPI) -> None:
+    async with rolled_back(app):
+        app.dependency_overrides.clear()
+
+    assert app.dependency_overrides == {}
+
+
 async def test_requests_may_run_in_parallel_without_rollback(client: AsyncClient) -> None:
     bodies = [{"title": f"Film {number}", "year": 1960} for number in range(20)]
 
