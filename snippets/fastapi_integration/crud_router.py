@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 
 from snippets.fastapi_integration._cinema import (
     Film,
@@ -12,7 +12,7 @@ from snippets.fastapi_integration._cinema import (
     FilmService,
     FilmUpdate,
 )
-from snippets.fastapi_integration.dependencies import provided
+from snippets.fastapi_integration.dependencies import path_of, provided
 from snippets.fastapi_integration.error_handlers import documented
 
 Films = Annotated[FilmService, Depends(provided(FilmService))]
@@ -26,9 +26,9 @@ router = APIRouter(tags=["films"])
     response_model=FilmPublic,
     responses=documented(400, 409, 422),
 )
-async def create_film(data: FilmCreate, films: Films, response: Response) -> Film:
+async def create_film(data: FilmCreate, films: Films, request: Request, response: Response) -> Film:
     film = await films.create(data)
-    response.headers["Location"] = f"/films/{film.id}"
+    response.headers["Location"] = path_of(request, "read_film", film_id=film.id)
     return film
 
 

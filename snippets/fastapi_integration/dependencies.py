@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar
 
 import fastapi
-from fastapi import Depends
+from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
@@ -63,3 +63,12 @@ def provided(service: type[ServiceT]) -> Callable[[AsyncSession], Any]:
         return service(session)
 
     return get
+
+
+def path_of(request: Request, route: str, **parameters: Any) -> str:
+    """Return the path that clients know a route by: with prefixes, mounts, and the proxy's part.
+
+    `request.url_for` would put the Host header before it, whatever a client has written there.
+    """
+    root = request.scope.get("root_path", "").rstrip("/")
+    return f"{root}{request.app.url_path_for(route, **parameters)}"

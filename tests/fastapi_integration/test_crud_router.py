@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
-from httpx import AsyncClient
+from fastapi import APIRouter, FastAPI
+from httpx import ASGITransport, AsyncClient
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from statements import StatementLog
 
+from snippets.database_setup.settings import DatabaseSettings
+from snippets.fastapi_integration import app as app_module
+from snippets.fastapi_integration import crud_router
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
+from snippets.fastapi_integration.testing import running_client
 
 TABLES = [Film, Screening, Booking]
 METROPOLIS = {"title": "Metropolis", "year": 1927}
@@ -27,6 +31,36 @@ async def test_a_created_film_is_there(client: AsyncClient) -> None:
     read = await client.get(created.headers["location"])
     assert read.status_code == 200
     assert read.json() == {**METROPOLIS, "id": key, "synopsis": None} == created.json()
+
+
+async def test_the_location_is_what_the_client_of_a_proxy_can_ask_for(
+    client: AsyncClient, app: FastAPI
+) -> None:
+    whole = FastAPI()
+    whole.mount("/cinema", app)
+    for served, prefix, below in ((app, "/api", ""), (whole, "/api", "/cinema")):
+        transport = ASGITransport(app=served, root_path=prefix)
+        async with AsyncClient(transport=transport, base_url="http://test") as outside:
+            body = METROPOLIS | {"title": f"Metropolis of {below}"}
+            headers = {"host": "a/b["}  # which is the client's, and may be anything
+            created = await outside.post(f"{prefix}{below}/films", json=body, headers=headers)
+            read = await outside.get(created.headers["location"])
+
+        assert created.headers["location"] == f"{prefix}{below}/films/{created.json()['id']}"
+        assert read.json() == created.json()
+
+
+async def test_the_location_has_the_prefix_of_the_router(
+    settings: DatabaseSettings, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versioned = APIRouter(prefix="/v1")
+    versioned.include_router(crud_router.router, prefix="/cinema")
+    monkeypatch.setattr(app_module, "ROUTERS", [versioned])
+    async with running_client(app_module.create_app(settings)) as client:
+        created = await client.post("/v1/cinema/films", json=METROPOLIS)
+
+        assert created.headers["location"] == f"/v1/cinema/films/{created.json()['id']}"
+        assert (await client.get(created.headers["location"])).json() == created.json()
 
 
 async def test_a_change_takes_what_was_sent_and_null_is_a_value(client: AsyncClient) -> None:

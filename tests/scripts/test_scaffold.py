@@ -61,7 +61,7 @@ async def test_the_tests_of_the_application_pass(tmp_path: Path, database_url: U
     text = with_password(database_url)
     output = succeeded(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", TEST_DATABASE_URL=text)
 
-    assert "46 passed" in output
+    assert "47 passed" in output
 
 
 def test_the_tests_of_the_application_need_no_database(app: Path) -> None:
@@ -212,7 +212,7 @@ async def test_the_tests_of_each_choice_of_parts_pass(
     text = with_password(database_url)
     output = succeeded(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", TEST_DATABASE_URL=text)
 
-    expected = 5 + 40 * ("api" in parts) + ("migrations" in parts)
+    expected = 5 + 41 * ("api" in parts) + ("migrations" in parts)
     assert f"{expected} passed" in output
 
 

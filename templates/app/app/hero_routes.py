@@ -5,9 +5,9 @@ Each request has one session and one transaction, which is committed before the 
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from app.api.dependencies import provided
+from app.api.dependencies import path_of, provided
 from app.api.error_handlers import documented
 from app.api.query_model import cursor_query
 from app.heroes import HeroService
@@ -22,9 +22,11 @@ router = APIRouter(prefix="/heroes", tags=["heroes"])
 
 
 @router.post("", status_code=201, response_model=HeroPublic, responses=documented(400, 409, 422))
-async def create_hero(data: HeroCreate, heroes: Heroes, response: Response) -> Hero:
+async def create_hero(
+    data: HeroCreate, heroes: Heroes, request: Request, response: Response
+) -> Hero:
     hero = await heroes.create(data)
-    response.headers["Location"] = f"/heroes/{hero.id}"
+    response.headers["Location"] = path_of(request, "read_hero", hero_id=hero.id)
     return hero
 
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi import FastAPI
-from httpx import AsyncClient
+from httpx import ASGITransport, AsyncClient
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 PROBLEM = "application/problem+json"
@@ -34,6 +34,18 @@ async def test_a_created_hero_is_listed_and_can_be_read(client: AsyncClient) -> 
     assert created.status_code == 201
     assert created.json()["name"] == "Ada"
     assert listed.json() == {"items": [created.json()], "next": None, "previous": None}
+    assert read.json() == created.json()
+
+
+async def test_the_location_is_what_the_client_of_a_proxy_can_ask_for(
+    client: AsyncClient, app: FastAPI
+) -> None:
+    transport = ASGITransport(app=app, root_path="/api")
+    async with AsyncClient(transport=transport, base_url="http://test") as outside:
+        created = await outside.post("/api/heroes", json={"name": "Ada"})
+        read = await outside.get(created.headers["location"])
+
+    assert created.headers["location"] == f"/api/heroes/{created.json()['id']}"
     assert read.json() == created.json()
 
 
