@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from traceback import walk_tb
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -142,6 +143,26 @@ def is_retryable(error: DBAPIError) -> bool:
     if type(error.orig).__name__ == "InvalidCachedStatementError":  # asyncpg, after a migration
         return True
     return classify(error).kind in RETRYABLE
+
+
+def is_failed_connect(error: BaseException) -> bool:
+    """Return whether asyncpg could not connect, which SQLAlchemy passes on as it is.
+
+    That is an OSError of any class, told from those of a file or another server by where it comes
+    from; on SQLAlchemy 2.0 also an error of asyncpg's own.
+    """
+    if isinstance(error, ValueError):  # options or a certificate, which no second try mends
+        return False
+    if isinstance(error, OSError):
+        frames = (frame for frame, _ in walk_tb(error.__traceback__))
+        return any(_is_asyncpg(frame.f_globals.get("__name__", "")) for frame in frames)
+    code = getattr(error, "sqlstate", None) or "08"  # without a code it is the connection's
+    lost = code[:2] in {"08", "57"} or code == "53300"  # too many connections
+    return lost and _is_asyncpg(type(error).__module__)
+
+
+def _is_asyncpg(module: str) -> bool:
+    return module.startswith("asyncpg.")
 
 
 def _postgresql_failure(error: DBAPIError) -> DatabaseFailure:

@@ -55,6 +55,7 @@ async def seats_left(socket: WebSocket, factory: FactoryDep) -> None:
     """Answer each screening's id with the number of free seats, or null.
 
     A session per message: one per socket would keep a connection for as long as somebody looks.
+    What fails closes the socket with 1011, see `add_error_handlers`.
     """
     await socket.accept()
     try:

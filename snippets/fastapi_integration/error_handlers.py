@@ -1,19 +1,26 @@
 """Answer every error as a problem (RFC 9457) that names the fields, and shows no SQL."""
 
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import responses
 from importlib.util import find_spec
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.status import WS_1011_INTERNAL_ERROR
+from starlette.websockets import WebSocketState
 
-from snippets.async_operations.errors import ErrorKind, classify, is_retryable
+from snippets.async_operations.errors import ErrorKind, classify, is_failed_connect, is_retryable
 from snippets.servicebase.errors import (
     CheckFailedError,
     InvalidCursorError,
@@ -27,6 +34,8 @@ from snippets.servicebase.errors import (
     WriteError,
 )
 
+logger = logging.getLogger(__name__)
+Handler = Callable[[Any, Any], Awaitable[Any]]
 PROBLEM = "application/problem+json"
 BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 SHOWN = 1000  # characters of a message; some repeat a name that the client chose
@@ -55,13 +64,15 @@ def problem(
     detail: str,
     *,
     errors: list[dict[str, str]] | None = None,
+    members: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
+    """Return the answer; `members` are more of its own, and win over all but the status."""
     body = Problem(title=_phrase(status), status=status, detail=detail)
     body.errors = errors or []
+    content = body.model_dump() | (members or {}) | {"status": status}
     # Lone surrogates of a name that the client chose can't be sent.
-    text = body.model_dump(mode="python")
-    return JSONResponse(_sendable(text), status, headers=headers, media_type=PROBLEM)
+    return JSONResponse(_sendable(content), status, headers=headers, media_type=PROBLEM)
 
 
 def _sendable(value: Any) -> Any:
@@ -69,7 +80,7 @@ def _sendable(value: Any) -> Any:
         case str():
             return value[:SHOWN].encode("utf-8", "replace").decode()
         case dict():
-            return {key: _sendable(item) for key, item in value.items()}
+            return {_sendable(key): _sendable(item) for key, item in value.items()}
         case list():
             return [_sendable(item) for item in value]
     return value
@@ -117,12 +128,18 @@ def database_problem(error: DBAPIError) -> JSONResponse:
 
 
 def http_problem(app: FastAPI, request: Request, error: HTTPException) -> Response:
+    """Take over its detail: the members of a dict are the problem's, other JSON becomes text."""
     headers = dict(error.headers or {})
     if error.status_code < HTTPStatus.OK or error.status_code in BODILESS:
         return Response(status_code=error.status_code, headers=headers)  # servers refuse a body
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = _methods(app, request, headers.get("Allow", ""))
-    return problem(error.status_code, str(error.detail), headers=headers)
+    detail = jsonable_encoder(_sendable(error.detail))  # FastAPI takes any object
+    if isinstance(detail, dict):
+        phrase = _phrase(error.status_code)
+        return problem(error.status_code, phrase, members=detail, headers=headers)
+    text = detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False)
+    return problem(error.status_code, text, headers=headers)
 
 
 def _methods(app: FastAPI, request: Request, known: str) -> str:
@@ -133,20 +150,18 @@ def _methods(app: FastAPI, request: Request, known: str) -> str:
 
 
 async def not_connected(_request: Request, error: Exception) -> JSONResponse:
-    """Answer what SQLAlchemy does not wrap: asyncpg's refused connection, on 2.0 its own errors."""
-    code = getattr(error, "sqlstate", None) or "08"  # without a code it is the connection's
-    if code[:2] not in {"08", "57"} and code != "53300":  # too many connections
+    """Answer what SQLAlchemy does not wrap; the OSErrors of files and other servers stay errors."""
+    if not is_failed_connect(error):
         raise error
     return problem(503, "the database can't be reached", headers={"Retry-After": "1"})
 
 
 def _unwrapped_errors() -> tuple[type[Exception], ...]:
     if find_spec("asyncpg") is None:
-        return (ConnectionRefusedError,)
+        return ()
     import asyncpg
 
-    own = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-    return ConnectionRefusedError, *own
+    return OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 
 def _unless_internal(answer: JSONResponse, error: Exception) -> JSONResponse:
@@ -156,29 +171,65 @@ def _unless_internal(answer: JSONResponse, error: Exception) -> JSONResponse:
     return answer
 
 
+def _for_sockets_too(handler: Handler) -> Handler:
+    """Keep its answer out of a websocket that is open: Starlette would send it there."""
+
+    async def handle(connection: Request | WebSocket, error: Exception) -> Any:
+        if not isinstance(connection, WebSocket):
+            return await handler(connection, error)
+        if connection.application_state is WebSocketState.CONNECTING:
+            await _deny(connection, await handler(connection, error))
+        else:
+            await _break_off(connection, error)
+        return None
+
+    return handle
+
+
+async def _deny(socket: WebSocket, answer: Response) -> None:
+    if "websocket.http.response" in socket.scope.get("extensions", {}):
+        await socket.send_denial_response(answer)
+    else:
+        await socket.close()  # before it is accepted: the server answers 403
+
+
+async def _break_off(socket: WebSocket, error: Exception) -> None:
+    logger.error("an error ends a websocket", exc_info=error)
+    if socket.application_state is WebSocketState.CONNECTED:
+        with suppress(WebSocketDisconnect):  # the client was quicker
+            await socket.close(WS_1011_INTERNAL_ERROR)
+
+
 def add_error_handlers(app: FastAPI) -> None:
+    """Answer all errors of the routes; an open websocket is closed with 1011, the error logged."""
+
     @app.exception_handler(ServiceError)
+    @_for_sockets_too
     async def service(_request: Request, error: ServiceError) -> JSONResponse:
         return _unless_internal(service_problem(error), error)
 
     @app.exception_handler(RequestValidationError)
+    @_for_sockets_too
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         return validation_problem(error)
 
     @app.exception_handler(HTTPException)
+    @_for_sockets_too
     async def http(request: Request, error: HTTPException) -> Response:
         return http_problem(app, request, error)
 
     @app.exception_handler(DBAPIError)
+    @_for_sockets_too
     async def database(_request: Request, error: DBAPIError) -> JSONResponse:
         return _unless_internal(database_problem(error), error)
 
     @app.exception_handler(PoolTimeoutError)
+    @_for_sockets_too
     async def pool(_request: Request, _error: PoolTimeoutError) -> JSONResponse:
         return problem(503, "too many requests at once", headers={"Retry-After": "1"})
 
     for kind in _unwrapped_errors():
-        app.add_exception_handler(kind, not_connected)
+        app.add_exception_handler(kind, _for_sockets_too(not_connected))
 
     @app.exception_handler(Exception)  # Starlette sends this, then raises the error for the log
     async def unexpected(_request: Request, _error: Exception) -> JSONResponse:

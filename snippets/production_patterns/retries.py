@@ -16,7 +16,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from snippets.async_operations.errors import ErrorKind, classify, is_retryable
+from snippets.async_operations.errors import ErrorKind, classify, is_failed_connect, is_retryable
 from snippets.async_operations.isolation import Level, isolated_scope
 from snippets.database_setup.session import session_scope
 
@@ -69,14 +69,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         # Not lost in COMMIT, which is a CommitUnclearError here; perhaps in ROLLBACK.
         return is_retryable(error) or _connection_lost(error)
-    return isinstance(error, ConnectionError) or _asyncpg_lost(error)  # while connecting
-
-
-def _asyncpg_lost(error: BaseException) -> bool:
-    """SQLAlchemy 2.0 lets asyncpg's own errors through while it sets a connection up."""
-    code = getattr(error, "sqlstate", None) or "08"
-    lost = code[:2] in {"08", "57"} or code == "53300"
-    return lost and type(error).__module__.startswith("asyncpg.")
+    return isinstance(error, ConnectionError) or is_failed_connect(error)
 
 
 async def _run(

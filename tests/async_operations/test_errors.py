@@ -1,4 +1,6 @@
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -7,6 +9,7 @@ from uuid import uuid4
 
 import pymysql
 import pytest
+from hosts import resolve
 from packaging.version import Version
 from sqlalchemy import (
     CheckConstraint,
@@ -25,6 +28,7 @@ from snippets.async_operations.errors import (
     DatabaseFailure,
     ErrorKind,
     classify,
+    is_failed_connect,
     is_retryable,
 )
 from snippets.database_setup.engine import engine_for
@@ -501,6 +505,45 @@ async def test_a_server_that_refuses_is_a_lost_connection_but_bare_on_asyncpg(
         if isinstance(error, DBAPIError):
             assert classify(error).kind is ErrorKind.CONNECTION_LOST
             assert is_retryable(error)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("two-addresses", OSError),
+        ("nobody", OSError),
+        ("?host=/none", FileNotFoundError),
+        ("silent", TimeoutError),
+    ],
+)
+async def test_what_stops_a_connect_is_known_by_where_it_comes_from(
+    place: str, kind: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(monkeypatch, "two-addresses", "::1", "127.0.0.1")
+    resolve(monkeypatch, "nobody")
+    resolve(monkeypatch, "silent", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts
+        port = silent.getsockname()[1] if place == "silent" else 1
+        host = place if place.startswith("?") else f"{place}:{port}/d"
+        url = f"postgresql+asyncpg://u@{host}"
+        engine = create_async_engine(url, connect_args={"timeout": 0.05})
+        with pytest.raises(kind) as caught:
+            await engine.connect()
+
+    assert is_failed_connect(caught.value)
+    await engine.dispose()
+
+
+async def test_an_oserror_of_the_program_is_no_failed_connect() -> None:
+    with pytest.raises(ConnectionRefusedError) as refused:
+        await asyncio.open_connection("127.0.0.1", 1)
+    with pytest.raises(FileNotFoundError) as missing:
+        await asyncio.open_unix_connection("/none")
+
+    assert not is_failed_connect(refused.value)
+    assert not is_failed_connect(missing.value)
+    assert not is_failed_connect(ssl.SSLCertVerificationError())
+    assert not is_failed_connect(RuntimeError())
 
 
 @pytest.mark.only_on("postgresql", reason="its roles have a limit that the others do not feel")

@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from snippets.database_setup.settings import DatabaseSettings
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
+from snippets.fastapi_integration.app import create_app
 from snippets.fastapi_integration.background_work import delete_bookings
+from snippets.fastapi_integration.testing import running_client
 
 TABLES = [Film, Screening, Booking]
 
@@ -109,6 +113,18 @@ async def test_a_binary_frame_closes_the_socket(
     answers, _ = await talk(app, str(screening), b"\xff", str(screening))
 
     assert answers == [10, 1003]  # unsupported data, and no 1011 for an error of the server
+
+
+async def test_a_database_that_fails_closes_the_socket(
+    settings: DatabaseSettings, engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = settings.model_copy(update={"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05})
+    app = create_app(small)
+    async with running_client(app), app.state.engine.connect():
+        answers, _ = await talk(app, "1", "1")
+
+    assert answers == [1011]
+    assert caplog.messages == ["an error ends a websocket"]
 
 
 async def test_a_socket_answers_and_holds_no_connection(

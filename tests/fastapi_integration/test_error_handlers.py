@@ -1,22 +1,29 @@
 import asyncio
+import datetime as dt
 import json
+import logging
 import socket
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from hosts import resolve
 from httpx import AsyncClient, Response
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from snippets.database_setup import engine as engine_module
 from snippets.database_setup.settings import DatabaseSettings
 from snippets.database_setup.urls import with_password
 from snippets.fastapi_integration import app as app_module
@@ -345,6 +352,7 @@ async def test_a_server_with_too_many_connections_asks_to_come_again(
         (asyncpg.exceptions.TargetServerAttributeNotMatched("secret"), 503),
         (asyncpg.InvalidPasswordError("secret"), 500),
         (asyncpg.InvalidCatalogNameError("secret"), 500),
+        (asyncpg.exceptions.ClientConfigurationError("secret"), 500),
     ],
 )
 async def test_what_asyncpg_raises_while_connecting(error: Exception, status: int) -> None:
@@ -384,6 +392,58 @@ async def test_a_server_that_is_down_asks_to_come_again(driver: str) -> None:
     assert answer.headers["retry-after"] == "1"
 
 
+@pytest.mark.parametrize("place", ["two-addresses:1/d", "nobody:1/d", "?host=/none"])
+async def test_whatever_stops_asyncpg_from_connecting_asks_to_come_again(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(monkeypatch, "two-addresses", "::1", "127.0.0.1")  # as localhost
+    resolve(monkeypatch, "nobody")
+    app = app_module.create_app(DatabaseSettings(url=SecretStr(f"postgresql://ann@{place}")))
+    async with running_client(app) as client:
+        answer = await client.get("/films")
+
+    assert assert_problem(answer, 503)["detail"] == "the database can't be reached"
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_server_that_never_answers_asks_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_module, "CONNECT_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts
+        url = SecretStr(f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/none")
+        app = app_module.create_app(DatabaseSettings(url=url))
+        async with running_client(app) as client:
+            answer = await client.get("/films")
+
+    assert_problem(answer, 503)
+
+
+async def ask_nobody() -> None:
+    """As if Redis were down, or the mail server."""
+    await asyncio.open_connection("127.0.0.1", 1)
+
+
+async def ask_no_socket() -> None:
+    await asyncio.open_unix_connection("/none")
+
+
+async def wait_in_vain() -> None:
+    async with asyncio.timeout(0):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("broken", [ask_nobody, ask_no_socket, wait_in_vain])
+async def test_an_oserror_that_is_not_the_databases_is_a_server_error(broken: Any) -> None:
+    app = FastAPI()
+    add_error_handlers(app)
+    app.add_api_route("/", broken)
+    async with running_client(app) as client:
+        answer = await client.get("/")
+
+    assert assert_problem(answer, 500)["detail"] == "internal error"
+
+
 async def test_a_lock_that_does_not_come_asks_to_come_again(
     settings: DatabaseSettings, engine: object
 ) -> None:
@@ -406,6 +466,29 @@ def test_a_database_error_that_will_not_pass_is_not_asked_again() -> None:
 
     assert answer.status_code == 500
     assert json.loads(answer.body)["detail"] == "internal error"
+
+
+@pytest.mark.parametrize(
+    ("detail", "members"),
+    [
+        ({"reason": "sold out", "left": 0}, {"reason": "sold out", "left": 0}),
+        ({"detail": "Sold out.", "errors": [5]}, {"detail": "Sold out.", "errors": [5]}),
+        ({"type": "/sold-out", "status": 1}, {"type": "/sold-out"}),
+        ({}, {}),
+        ({1: 2, "\ud800": ["\ud800"]}, {"1": 2, "?": ["?"]}),
+        ({"at": dt.date(2026, 1, 31), "n": Decimal(5)}, {"at": "2026-01-31", "n": 5}),
+        (["ä", 1], {"detail": '["ä", 1]'}),
+        (5, {"detail": "5"}),
+        (None, {}),
+    ],
+    ids=range(9),
+)
+async def test_a_detail_that_is_no_text_stays_json(detail: Any, members: dict[str, Any]) -> None:
+    answer = await answer_to(HTTPException(409, detail))
+
+    usual = {"title": "Conflict", "status": 409, "detail": "Conflict", "errors": []}
+    assert (answer.status_code, answer.headers["content-type"]) == (409, PROBLEM)
+    assert answer.json() == usual | members
 
 
 class SoldOutError(ConflictError):
@@ -437,3 +520,123 @@ async def test_an_own_conflict_names_its_fields() -> None:
 )
 def test_each_error_has_its_status(error: ServiceError, status: int) -> None:
     assert status_of(error) == status
+
+
+# Websockets
+
+
+async def socket_gets(
+    app: FastAPI, *, extensions: dict[str, Any] | None = None, gone: bool = False
+) -> list[Any]:
+    """Open a websocket; return what the server sends: words, closing codes, statuses, bodies.
+
+    As a server does, refuse what the protocol does not have in that moment. Who is `gone` gets
+    no more than the word that the socket is accepted.
+    """
+    got: list[Any] = []
+    allowed = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
+    after = {
+        "websocket.accept": {"websocket.send", "websocket.close"},
+        "websocket.http.response.start": {"websocket.http.response.body"},
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        nonlocal allowed
+        kind = message["type"]
+        assert kind in allowed
+        if gone and got:
+            raise OSError
+        allowed = after.get(kind, set())
+        got.append(message.get("code") or message.get("status") or message.get("body") or kind)
+
+    scope = {
+        "type": "websocket",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [],
+        "subprotocols": [],
+        "extensions": extensions or {},
+    }
+    await app(scope, receive, send)  # type: ignore[arg-type]
+    return got
+
+
+def socket_app(error: Exception, *, accepts: bool = True, closes: bool = False) -> FastAPI:
+    """An application whose websocket raises: in a dependency, or when it has been accepted."""
+    app = FastAPI()
+    add_error_handlers(app)
+
+    async def refuse() -> None:
+        if not accepts:
+            raise error
+
+    @app.websocket("/", dependencies=[Depends(refuse)])
+    async def serve(socket: WebSocket) -> None:
+        await socket.accept()
+        if closes:
+            await socket.close()
+        raise error
+
+    return app
+
+
+ERRORS = [
+    NotFoundError(Film, 1),
+    UnfilteredWriteError(Film),
+    HTTPException(409, "why"),
+    RequestValidationError([]),
+    DBAPIError("SELECT secret", {}, Exception("secret")),
+    PoolTimeoutError(),
+    ConnectionRefusedError("secret"),
+    asyncpg.TooManyConnectionsError("secret"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_an_error_closes_an_open_websocket_and_is_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await socket_gets(socket_app(error)) == ["websocket.accept", 1011]
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info[1]) == (logging.ERROR, error)  # type: ignore[index]
+
+
+async def test_a_websocket_that_is_closed_is_not_closed_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = socket_app(PoolTimeoutError(), closes=True)
+
+    assert await socket_gets(app) == ["websocket.accept", 1000]
+    assert caplog.messages == ["an error ends a websocket"]
+
+
+async def test_a_client_that_left_its_websocket_is_no_second_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert await socket_gets(socket_app(PoolTimeoutError()), gone=True) == ["websocket.accept"]
+    assert caplog.messages == ["an error ends a websocket"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(HTTPException(401, "who are you?"), 401), (PoolTimeoutError(), 503)],
+)
+async def test_a_websocket_that_is_not_open_yet_gets_the_problem(
+    error: Exception, status: int
+) -> None:
+    app = socket_app(error, accepts=False)
+
+    got_status, body = await socket_gets(app, extensions={"websocket.http.response": {}})
+    assert got_status == json.loads(body)["status"] == status
+    assert await socket_gets(app) == [1000]  # which a server answers with 403
+
+
+async def test_an_unexpected_error_before_a_websocket_is_open_is_the_servers() -> None:
+    error = DBAPIError("SELECT secret", {}, Exception("secret"))
+
+    with pytest.raises(DBAPIError):  # it is logged, and answered with 500
+        await socket_gets(socket_app(error, accepts=False))

@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.fastapi_integration import mistakes
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
+from snippets.fastapi_integration.testing import running_client
 
 TABLES = [Film, Screening, Booking]
 Factory = async_sessionmaker[AsyncSession]
@@ -127,6 +128,16 @@ async def test_client_without_lifespan(app: FastAPI) -> None:
             await client.get("/films")
 
     assert str(error.value) == "'State' object has no attribute 'reading_factory'"
+
+
+async def test_an_app_below_another_runs_no_lifespan_of_its_own(app: FastAPI) -> None:
+    whole = FastAPI()
+    whole.mount("/cinema", app)
+
+    async with running_client(whole) as client:
+        assert (await client.get("/cinema/films")).status_code == 500
+        async with app.router.lifespan_context(app):
+            assert (await client.get("/cinema/films")).status_code == 200
 
 
 def test_app_given_to_the_client() -> None:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hosts import resolve
 from production_patterns.accounts import PATIENT, balances, fill, transfer_unordered, transfers
 from production_patterns.every_driver import running_engine, until, urls
 from production_patterns.lossy_proxy import Loss, LossyProxy
@@ -284,6 +285,34 @@ async def test_a_server_that_refuses_connections_is_asked_again(
             await task
 
         assert await balances(factory) == [990, 1000]
+
+
+@pytest.mark.only_on("postgresql", reason="asyncpg raises a bare OSError")
+async def test_a_host_none_of_whose_addresses_answers_is_asked_again(
+    factory: Factory, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(monkeypatch, "two-addresses", "::1", "127.0.0.1")
+    await fill(factory)
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        await withdraw(session, 1, 10)
+
+    async with (
+        LossyProxy(database_url) as proxy,
+        running_engine(proxy.url.set(host="two-addresses")) as engine,
+    ):
+        await proxy.refuse()
+        task = asyncio.create_task(
+            run_with_retries(session_factory(engine), work, attempts=1000, seconds=60)
+        )
+        await until(lambda: tries >= 2 or task.done())
+        await proxy.accept()
+        await task
+
+    assert await balances(factory) == [990, 1000]
 
 
 @pytest.mark.not_on("sqlite", reason="there is no connection that could be lost")
