@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import ColumnElement, Index, and_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -126,7 +126,7 @@ async def mark_failed(
     statement = (
         update(OutboxRow)
         # The number of the attempt: another worker may have taken it over.
-        .where(col(OutboxRow.id) == row.id, col(OutboxRow.attempts) == row.attempts)
+        .where(_is_still(row), col(OutboxRow.attempts) == row.attempts)
         .values(due_at=again if row.attempts < attempts else None, last_error=repr(error)[:200])
     )
     await session.exec(statement)
@@ -171,8 +171,13 @@ async def deliver_due(
                 await mark_failed(session, row, error, attempts=attempts)
         else:
             async with session_scope(factory) as session:
-                await session.exec(delete(OutboxRow).where(col(OutboxRow.id) == row.id))
+                await session.exec(delete(OutboxRow).where(_is_still(row)))
     return len(rows)
+
+
+def _is_still(row: OutboxRow) -> ColumnElement[bool]:
+    """Match that message: when another worker has removed it, SQLite gives its id to a new one."""
+    return and_(col(OutboxRow.id) == row.id, col(OutboxRow.key) == row.key)
 
 
 async def run_worker(

@@ -158,6 +158,28 @@ async def test_a_message_gets_its_number_after_its_change_has_the_lock(
     assert row.id is not None
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_was_overtaken_leaves_a_new_message_alone_that_has_the_same_id(
+    factory: Factory, fails: bool
+) -> None:
+    receiver = Receiver()
+
+    async def be_overtaken(message: Message) -> None:
+        await make_due(factory)
+        await deliver_due(factory, receiver)
+        await send(factory, 2)
+        if fails:
+            raise ConnectionRefusedError("no broker here")
+
+    await send(factory, 1)
+    await deliver_due(factory, be_overtaken)
+
+    (row,) = await all_rows(factory)
+    assert row.payload == {"number": 2}
+    assert (row.attempts, row.last_error) == (0, None)
+    assert receiver.numbers == [1]
+
+
 async def test_a_claim_is_over_when_its_lease_is(factory: Factory) -> None:
     await send(factory, 1)
 
