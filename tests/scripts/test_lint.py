@@ -650,6 +650,8 @@ def test_an_interpreter_that_does_not_answer_is_wrong_usage(
 def test_verbose_says_that_nothing_is_known(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write(project, "app.py", "")
+
     lint_it("--verbose", ".")
 
     assert "the newest versions (no environment, no pins found)" in capsys.readouterr().err
