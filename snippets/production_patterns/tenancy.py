@@ -134,13 +134,10 @@ def _beyond_filter(element: Any) -> str | None:
 
 def _reads_unfiltered(option: Any) -> bool:
     criteria = [getattr(option, "where_criteria", None)]
-    expressions = []
     for load in getattr(option, "context", ()):
-        criteria += load._extra_criteria
-        expressions.append((load.local_opts or {}).get("expression"))  # with_expression()
-    conditions = [each for one in criteria if one is not None for each in _selects(one)]
-    columns = [each for one in expressions if one is not None for each in _selects(one)]
-    return bool(columns) or any(map(_unfiltered_froms, conditions))
+        criteria += load._extra_criteria  # of with_expression() too
+    selects = (each for one in criteria if one is not None for each in _selects(one))
+    return any(map(_unfiltered_froms, selects))
 
 
 def _selects_of_tables_in_columns(state: ORMExecuteState) -> Iterator[Any]:

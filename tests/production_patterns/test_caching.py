@@ -184,8 +184,13 @@ async def test_what_a_commit_in_the_block_has_saved_is_forgotten_though_the_bloc
     assert backend.forgotten == ["tariff:1"]
 
 
+@pytest.mark.parametrize("commits_itself", [False, True])
 async def test_keys_are_forgotten_when_the_commit_may_have_happened(
-    cache: Cache, backend: RecordingCache, factory: Factory, engine: AsyncEngine
+    cache: Cache,
+    backend: RecordingCache,
+    factory: Factory,
+    engine: AsyncEngine,
+    commits_itself: bool,
 ) -> None:
     await cents(cache)
 
@@ -197,26 +202,8 @@ async def test_keys_are_forgotten_when_the_commit_may_have_happened(
     with pytest.raises(ConnectionResetError):
         async with caching_scope(factory, cache) as session:
             await change_tariff(session, 1, 200)
-    event.remove(engine.sync_engine, "commit", lose_the_answer)
-
-    assert backend.forgotten == ["tariff:1"]
-    assert await cents(cache) == 200
-
-
-async def test_keys_are_forgotten_when_a_commit_in_the_block_may_have_happened(
-    cache: Cache, backend: RecordingCache, factory: Factory, engine: AsyncEngine
-) -> None:
-    await cents(cache)
-
-    def lose_the_answer(connection: object) -> None:
-        connection.connection.dbapi_connection.commit()
-        raise ConnectionResetError("the server's answer never came")
-
-    event.listen(engine.sync_engine, "commit", lose_the_answer)
-    with pytest.raises(ConnectionResetError):
-        async with caching_scope(factory, cache) as session:
-            await change_tariff(session, 1, 200)
-            await session.commit()
+            if commits_itself:
+                await session.commit()
     event.remove(engine.sync_engine, "commit", lose_the_answer)
 
     assert backend.forgotten == ["tariff:1"]

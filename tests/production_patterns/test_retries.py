@@ -262,27 +262,32 @@ async def test_a_connection_that_is_lost_before_the_commit_costs_one_try(
         assert await balances(factory) == [990, 1010]
 
 
+async def withdraw_in_spite_of_an_outage(proxy: LossyProxy, engine: AsyncEngine) -> None:
+    """It ends when the work has been tried twice."""
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        await withdraw(session, 1, 10)
+
+    await proxy.refuse()
+    task = asyncio.create_task(
+        run_with_retries(session_factory(engine), work, attempts=1000, seconds=60)
+    )
+    await until(lambda: tries >= 2 or task.done())
+    await proxy.accept()
+    await task
+
+
 @pytest.mark.not_on("sqlite", reason="nobody can refuse to connect")
 async def test_a_server_that_refuses_connections_is_asked_again(
     factory: Factory, database_url: URL
 ) -> None:
     for url in urls(database_url):
         await fill(factory)
-        tries = 0
-
-        async def work(session: AsyncSession) -> None:
-            nonlocal tries
-            tries += 1
-            await withdraw(session, 1, 10)
-
         async with LossyProxy(url) as proxy, running_engine(proxy.url) as engine:
-            await proxy.refuse()
-            task = asyncio.create_task(
-                run_with_retries(session_factory(engine), work, attempts=1000, seconds=60)
-            )
-            await until(lambda: tries >= 2)  # noqa: B023 - awaited in the same round
-            await proxy.accept()
-            await task
+            await withdraw_in_spite_of_an_outage(proxy, engine)
 
         assert await balances(factory) == [990, 1000]
 
@@ -293,24 +298,11 @@ async def test_a_host_none_of_whose_addresses_answers_is_asked_again(
 ) -> None:
     resolve(monkeypatch, "two-addresses", "::1", "127.0.0.1")
     await fill(factory)
-    tries = 0
-
-    async def work(session: AsyncSession) -> None:
-        nonlocal tries
-        tries += 1
-        await withdraw(session, 1, 10)
-
     async with (
         LossyProxy(database_url) as proxy,
         running_engine(proxy.url.set(host="two-addresses")) as engine,
     ):
-        await proxy.refuse()
-        task = asyncio.create_task(
-            run_with_retries(session_factory(engine), work, attempts=1000, seconds=60)
-        )
-        await until(lambda: tries >= 2 or task.done())
-        await proxy.accept()
-        await task
+        await withdraw_in_spite_of_an_outage(proxy, engine)
 
     assert await balances(factory) == [990, 1000]
 

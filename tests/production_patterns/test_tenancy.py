@@ -302,6 +302,15 @@ REFUSED = {
         ),
         IN_OPTION,
     ),
+    "expression of an option with its model in FROM": (
+        select(FileCabinet).options(
+            with_expression(
+                FileCabinet.newest,
+                select(Document.id).select_from(Document).limit(1).scalar_subquery(),
+            )
+        ),
+        IN_OPTION,
+    ),
     "column over a table": (
         select(FileVault),
         r"column_property\(\) over a Table is not filtered, over its model it is",
