@@ -1,6 +1,8 @@
 """Create the engine with the options that each database needs."""
 
+import asyncio
 import json
+from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Connection, ExceptionContext, QueuePool, event
@@ -65,7 +67,34 @@ def engine_for(
     engine = create_async_engine(url, **common | options)
     if url.get_backend_name() == "postgresql":
         _refuse_empty_commits(engine)
+    elif url.get_driver_name() == "aiomysql":
+        event.listen(engine.sync_engine, "do_connect", _bound_handshake)
     return engine
+
+
+def _bound_handshake(dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:
+    options.setdefault("async_creator_fn", partial(connect_in_time, dialect))
+
+
+async def connect_in_time(dialect: Any, **options: Any) -> Any:
+    """Return aiomysql's connection, or say that the server does not answer.
+
+    Its own limit ends where the server is to speak: one that is halted, or a proxy without a
+    server, takes the connection and never does.
+    """
+    limit = options.get("connect_timeout") or CONNECT_TIMEOUT
+    connection = dialect.loaded_dbapi.aiomysql.Connection(**options)
+    try:
+        async with asyncio.timeout(limit):
+            await connection._connect()  # `aiomysql.connect` returns nothing that one could close
+    except TimeoutError as error:
+        connection.close()
+        text = f"Can't connect to MySQL server on {options.get('host')!r} (no answer in {limit} s)"
+        raise dialect.loaded_dbapi.OperationalError(2003, text) from error
+    except BaseException:  # also a CancelledError: nobody else knows of the connection
+        connection.close()
+        raise
+    return connection
 
 
 def _refuse_empty_commits(engine: AsyncEngine) -> None:

@@ -1,5 +1,6 @@
 """Work on every node of a Galera cluster: connect to one that serves, read what others wrote."""
 
+import asyncio
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from snippets.database_setup.engine import engine_for
+from snippets.database_setup.engine import connect_in_time, engine_for
 
 Node = tuple[str, int]  # host, port
 CONNECT_TIMEOUT = 3  # seconds for each node: the next one may be well
@@ -31,23 +32,29 @@ def cluster_engine(url: str | URL, nodes: Sequence[Node], **options: Any) -> Asy
     node is an error all the same: run the whole transaction again, and it meets another.
     """
     engine = engine_for(url, **options)
-    event.listen(engine.sync_engine, "do_connect", partial(_connect_to_synced_node, tuple(nodes)))
+    event.listen(engine.sync_engine, "do_connect", partial(_choose_node, tuple(nodes)))
     event.listen(engine.sync_engine, "handle_error", _leave_node)
     return engine
 
 
-def _connect_to_synced_node(
-    nodes: Sequence[Node], dialect: Any, _: Any, cargs: Any, cparams: dict[str, Any]
-) -> Any:
+def _choose_node(
+    nodes: tuple[Node, ...], dialect: Any, _record: Any, _args: Any, options: dict[str, Any]
+) -> None:
+    options["async_creator_fn"] = partial(_connect_to_synced_node, nodes, dialect)
+
+
+async def _connect_to_synced_node(nodes: tuple[Node, ...], dialect: Any, **options: Any) -> Any:
     refusals = []
     for host, port in random.sample(nodes, len(nodes)):
         place = {"host": host, "port": port, "connect_timeout": CONNECT_TIMEOUT}
         try:
-            connection = dialect.connect(*cargs, **(cparams | place))
-            if (state := _state_or_leave(dialect, connection)) == SYNCED:
+            connection = await connect_in_time(dialect, **(options | place))
+            if (state := await _state_or_leave(connection)) == SYNCED:
                 return connection
             refusals.append(f"{host}:{port} is in state {state}")
             connection.close()
+        except TimeoutError:
+            refusals.append(f"{host}:{port} does not tell its state in {CONNECT_TIMEOUT} s")
         except dialect.loaded_dbapi.Error as error:
             if error.args[0] not in NEXT_NODE:
                 raise
@@ -55,19 +62,19 @@ def _connect_to_synced_node(
     raise dialect.loaded_dbapi.OperationalError(2003, f"no node serves: {'; '.join(refusals)}")
 
 
-def _state_or_leave(dialect: Any, connection: Any) -> str | None:
+async def _state_or_leave(connection: Any) -> str | None:
     try:
-        return _state(connection)
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            return await _state(connection)
     except BaseException:  # also a CancelledError: nobody else knows of the connection
-        dialect.do_terminate(connection)
+        connection.close()
         raise
 
 
-def _state(connection: Any) -> str | None:
-    cursor = connection.cursor()
-    cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'")
-    row = cursor.fetchone()
-    cursor.close()
+async def _state(connection: Any) -> str | None:
+    async with connection.cursor() as cursor:
+        await cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_local_state'")
+        row = await cursor.fetchone()
     return row[1] if row else None
 
 

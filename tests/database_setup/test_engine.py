@@ -1,8 +1,10 @@
 import asyncio
 import contextlib
+import socket
 import threading
 from typing import Any
 
+import aiomysql
 import pytest
 import sqlalchemy
 from pydantic import SecretStr
@@ -12,6 +14,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
+from snippets.async_operations.errors import is_failed_connect, is_retryable
+from snippets.database_setup import engine as engine_module
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.settings import DatabaseSettings, engine_from_settings
 
@@ -280,3 +284,47 @@ async def test_elsewhere_a_swallowed_error_ends_its_statement_alone(engine: Asyn
         await swallow(connection, "SELECT * FROM nowhere")
 
     assert await scalar(engine, "SELECT count(*) FROM kept") == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "limit"),
+    [("postgresql+asyncpg", 0.05), ("postgresql+psycopg", 2), ("mysql+aiomysql", 0.05)],
+)
+async def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, limit: float
+) -> None:
+    """As one that is halted, or a proxy whose server is gone."""
+    monkeypatch.setattr(engine_module, "CONNECT_TIMEOUT", limit)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts
+        engine = engine_for(f"{scheme}://ann@127.0.0.1:{silent.getsockname()[1]}/none")
+        with pytest.raises((DBAPIError, TimeoutError)) as caught:
+            await scalar(engine, "SELECT 1")
+
+    assert is_failed_connect(caught.value) or is_retryable(caught.value)
+    await engine.dispose()
+
+
+@pytest.mark.only_on("mysql", reason="the other drivers bound their handshake themselves")
+async def test_a_connect_that_is_given_up_leaves_no_connection(
+    database_url: URL, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Slow(aiomysql.Connection):
+        async def _connect(self) -> None:
+            made.append(self)  # nothing else may close it
+            await super()._connect()
+            connected.set()
+            await asyncio.Event().wait()
+
+    connected = asyncio.Event()
+    monkeypatch.setattr(aiomysql, "Connection", Slow)
+    given_up = engine_for(database_url)
+    connecting = asyncio.create_task(scalar(given_up, "SELECT 1"))
+    await connected.wait()
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await given_up.dispose()
+
+    assert [connection.closed for connection in made] == [True]

@@ -1,7 +1,8 @@
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ async def test_a_cluster_conflicts_lags_and_loses_nodes_but_no_commit(
         await a_request_sent_to_two_nodes_takes_one_place(factories, tally)
         await a_node_that_lags_shows_old_rows_unless_asked_to_wait(nodes[1], *factories[:2])
         await connections_avoid_a_node_that_is_not_synced(nodes, everywhere)
+        await connections_avoid_a_node_that_is_halted(nodes)
         await a_wrong_password_is_no_reason_to_try_the_next_node(nodes)
         await a_killed_node_costs_no_request(nodes, everywhere, factories, tally)
         await a_node_without_the_others_is_left(nodes, factories[2])
@@ -266,6 +268,27 @@ async def connections_avoid_a_node_that_is_not_synced(
     await asyncio.to_thread(nodes[1].wait_for_members, 3)
 
 
+async def connections_avoid_a_node_that_is_halted(nodes: list[Node]) -> None:
+    """The system takes connections for it."""
+    with silent_server() as halted:
+        engine = cluster_engine(nodes[0].url, [nodes[0].address, halted.getsockname()])
+        halted.settimeout(0)
+        met = 0
+        while not met:
+            async with engine.connect() as connection:
+                assert await connection.scalar(text("SELECT @@port")) == nodes[0].port
+            await engine.dispose()
+            with suppress(BlockingIOError):
+                halted.accept()[0].close()
+                met += 1
+
+
+@contextmanager
+def silent_server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts
+        yield silent
+
+
 async def ports(engine: AsyncEngine) -> set[int]:
     """The servers' ports behind sixty new connections."""
     found = set()
@@ -372,14 +395,42 @@ async def a_node_without_the_others_is_left(nodes: list[Node], factory: Factory)
                 await ports(engine)
 
 
+def address_of(url: URL) -> tuple[str, int]:
+    return url.host or "127.0.0.1", url.port or 3306
+
+
 @pytest.mark.only_on("mysql", reason="Galera is a form of MariaDB")
 async def test_a_server_outside_of_a_cluster_is_refused(database_url: URL) -> None:
-    address = (database_url.host or "127.0.0.1", database_url.port or 3306)
-    engine = cluster_engine(database_url, [address])
+    engine = cluster_engine(database_url, [address_of(database_url)])
 
     with pytest.raises(DBAPIError, match=r"no node serves: .* is in state None"):
         async with engine.connect():
             pass
+    await engine.dispose()
+
+
+async def test_a_node_that_is_halted_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_out, "CONNECT_TIMEOUT", 0.05)
+    with silent_server() as halted:
+        engine = cluster_engine("mysql://ann@/none", [halted.getsockname()])
+        with pytest.raises(DBAPIError, match=r"no node serves: .*no answer in 0.05 s") as caught:
+            await engine.connect()
+
+    assert is_retryable(caught.value)
+    await engine.dispose()
+
+
+@pytest.mark.only_on("mysql", reason="Galera is a form of MariaDB")
+async def test_a_node_that_is_halted_before_it_tells_its_state_is_refused_in_time(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def halted(_connection: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(scaling_out, "_state", halted)
+    engine = cluster_engine(database_url, [address_of(database_url)])
+    with pytest.raises(DBAPIError, match=r"no node serves: .* does not tell its state"):
+        await engine.connect()
     await engine.dispose()
 
 
@@ -391,13 +442,12 @@ async def test_a_connection_whose_node_does_not_tell_its_state_is_closed(
     """Whether the next node is tried or not."""
     made = []
 
-    def refused(connection: Any) -> None:
+    async def refused(connection: Any) -> None:
         made.append(connection)  # nothing else may close it
         raise engine.dialect.loaded_dbapi.OperationalError(code, "refused on purpose")
 
     monkeypatch.setattr(scaling_out, "_state", refused)
-    address = (database_url.host or "127.0.0.1", database_url.port or 3306)
-    cluster = cluster_engine(database_url, [address])
+    cluster = cluster_engine(database_url, [address_of(database_url)])
     here = text("SELECT id FROM information_schema.processlist WHERE db = DATABASE()")
     async with engine.connect() as connection:
         before = set(await connection.scalars(here))
