@@ -153,7 +153,8 @@ async def not_connected(_request: Request, error: Exception) -> JSONResponse:
     """Answer what SQLAlchemy does not wrap; the OSErrors of files and other servers stay errors."""
     if not is_failed_connect(error):
         raise error
-    return problem(503, "the database can't be reached", headers={"Retry-After": "1"})
+    answer = problem(503, "the database can't be reached", headers={"Retry-After": "1"})
+    return _logged(answer, error)
 
 
 def _unwrapped_errors() -> tuple[type[Exception], ...]:
@@ -164,11 +165,21 @@ def _unwrapped_errors() -> tuple[type[Exception], ...]:
     return OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 
-def _unless_internal(answer: JSONResponse, error: Exception) -> JSONResponse:
-    """Leave a 500 to the last handler: only what gets there is logged."""
+def _logged(answer: JSONResponse, error: Exception) -> JSONResponse:
+    """Leave a 500 to the last handler, where the server logs it; say why a 503 was answered."""
     if answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
         raise error
+    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        logger.warning("answered 503: %s", _reason(error))
     return answer
+
+
+def _reason(error: Exception) -> str:
+    """Of a statement only kind and code: its text may have the values of people."""
+    if isinstance(error, DBAPIError):
+        failure = classify(error)
+        return f"{failure.kind}, {failure.code}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _for_sockets_too(handler: Handler) -> Handler:
@@ -206,7 +217,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     @_for_sockets_too
     async def service(_request: Request, error: ServiceError) -> JSONResponse:
-        return _unless_internal(service_problem(error), error)
+        return _logged(service_problem(error), error)
 
     @app.exception_handler(RequestValidationError)
     @_for_sockets_too
@@ -221,12 +232,13 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(DBAPIError)
     @_for_sockets_too
     async def database(_request: Request, error: DBAPIError) -> JSONResponse:
-        return _unless_internal(database_problem(error), error)
+        return _logged(database_problem(error), error)
 
     @app.exception_handler(PoolTimeoutError)
     @_for_sockets_too
-    async def pool(_request: Request, _error: PoolTimeoutError) -> JSONResponse:
-        return problem(503, "too many requests at once", headers={"Retry-After": "1"})
+    async def pool(_request: Request, error: PoolTimeoutError) -> JSONResponse:
+        answer = problem(503, "too many requests at once", headers={"Retry-After": "1"})
+        return _logged(answer, error)
 
     for kind in _unwrapped_errors():
         app.add_exception_handler(kind, _for_sockets_too(not_connected))

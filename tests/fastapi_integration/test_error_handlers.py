@@ -309,7 +309,7 @@ async def test_a_value_that_does_not_fit_is_the_clients_fault(
 
 
 async def test_an_exhausted_pool_asks_to_come_again(
-    settings: DatabaseSettings, engine: object
+    settings: DatabaseSettings, engine: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = settings.model_copy(update={"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05})
     app = app_module.create_app(small)
@@ -318,6 +318,7 @@ async def test_an_exhausted_pool_asks_to_come_again(
 
     assert_problem(answer, 503)
     assert answer.headers["retry-after"] == "1"
+    assert "answered 503: TimeoutError: QueuePool limit of size 1 overflow 0" in caplog.text
 
 
 @pytest.mark.only_on("postgresql", reason="SQLAlchemy 2.0 does not wrap what asyncpg raises")
@@ -394,7 +395,7 @@ async def test_a_server_that_is_down_asks_to_come_again(driver: str) -> None:
 
 @pytest.mark.parametrize("place", ["two-addresses:1/d", "nobody:1/d", "?host=/none"])
 async def test_whatever_stops_asyncpg_from_connecting_asks_to_come_again(
-    place: str, monkeypatch: pytest.MonkeyPatch
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     resolve(monkeypatch, "two-addresses", "::1", "127.0.0.1")  # as localhost
     resolve(monkeypatch, "nobody")
@@ -404,14 +405,16 @@ async def test_whatever_stops_asyncpg_from_connecting_asks_to_come_again(
 
     assert assert_problem(answer, 503)["detail"] == "the database can't be reached"
     assert answer.headers["retry-after"] == "1"
+    assert [message.split(":")[0] for message in caplog.messages] == ["answered 503"]
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
 async def test_a_server_that_never_answers_asks_to_come_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setattr(engine_module, "CONNECT_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts
-        url = SecretStr(f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/none")
+        url = SecretStr(f"{scheme}://ann@127.0.0.1:{silent.getsockname()[1]}/none")
         app = app_module.create_app(DatabaseSettings(url=url))
         async with running_client(app) as client:
             answer = await client.get("/films")
@@ -445,7 +448,7 @@ async def test_an_oserror_that_is_not_the_databases_is_a_server_error(broken: An
 
 
 async def test_a_lock_that_does_not_come_asks_to_come_again(
-    settings: DatabaseSettings, engine: object
+    settings: DatabaseSettings, engine: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = app_module.create_app(settings.model_copy(update={"lock_timeout": 1}))
     async with running_client(app) as client:
@@ -459,6 +462,8 @@ async def test_a_lock_that_does_not_come_asks_to_come_again(
 
     assert_problem(answer, 503)
     assert answer.headers["retry-after"] == "1"
+    codes = {"sqlite": "SQLITE_BUSY", "postgresql": "55P03", "mysql": 1205}
+    assert caplog.messages == [f"answered 503: lock_timeout, {codes[engine.dialect.name]}"]
 
 
 def test_a_database_error_that_will_not_pass_is_not_asked_again() -> None:
