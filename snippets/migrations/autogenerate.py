@@ -108,13 +108,14 @@ def _new_enums(upgrade: ops.UpgradeOps) -> tuple[dict[EnumName, sa.Enum], dict[E
 
 
 def _enums(kinds: Iterable[Any]) -> dict[EnumName, sa.Enum]:
-    found = (kind for kind in kinds if isinstance(kind, sa.Enum) and kind.native_enum)
+    elements = (kind.item_type if isinstance(kind, sa.ARRAY) else kind for kind in kinds)
+    found = (kind for kind in elements if isinstance(kind, sa.Enum) and kind.native_enum)
     return {(kind.schema, str(kind.name)): kind for kind in found}
 
 
 def known_enum_as_code(kind: Any, options: Mapping[str, Any]) -> str | None:
     """Return code that does not make the type again, if PostgreSQL has it by then."""
-    if not _enums([kind]).keys() & options.get(KNOWN_ENUMS, ()):
+    if isinstance(kind, sa.ARRAY) or not _enums([kind]).keys() & options.get(KNOWN_ENUMS, ()):
         return None
     schema = f", schema={kind.schema!r}" if kind.schema else ""
     members = ", ".join(map(repr, kind.enums))
