@@ -4,6 +4,7 @@ Ask for `database_url`, `engine` or `session`. A module's `TABLES` names the mod
 tests need; whatever a test leaves behind is gone before the next one.
 """
 
+import asyncio
 import os
 import platform
 import signal
@@ -139,6 +140,23 @@ def statements(engine: AsyncEngine) -> Iterator[StatementLog]:
     """What SQL the engine sends: `statements.clear()`, act, `assert statements.count == 2`."""
     with StatementLog(engine) as log:
         yield log
+
+
+@pytest.fixture
+async def put_clock_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let seconds pass for the loop: what waits for a time of the loop is due at once.
+
+    A test says so when all else has happened: on a busy machine a short limit is over before.
+    """
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    real_time = loop.time
+
+    def put_forward(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    monkeypatch.setattr(loop, "time", lambda: real_time() + ahead)
+    return put_forward
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import insert, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.types import ASGIApp
 from statements import StatementLog
 
 from snippets.async_operations.errors import ErrorKind, classify
@@ -33,7 +35,8 @@ from snippets.production_patterns.timeouts import (
 
 TABLES = [Machine]
 Factory = async_sessionmaker[AsyncSession]
-# Long enough to be stopped, short enough for MariaDB, which runs it to its end when cancelled.
+PutForward = Callable[[float], None]
+# Long enough to be stopped, and short enough to be waited for where nothing stops it.
 SLOW = {
     "sqlite": "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 3000000)"
     " SELECT max(i) FROM r",
@@ -41,10 +44,34 @@ SLOW = {
     # sleep() that is interrupted may return 1 instead of failing
     "mysql": "SELECT max(seq * 2) FROM seq_1_to_10000000",
 }
+# For what must not get to its commit, however long the client itself is held up.
+ENDLESS = {
+    "sqlite": "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r)"
+    " SELECT max(i) FROM r",
+    "postgresql": "SELECT pg_sleep(3600)",
+    "mysql": "SELECT max(seq * 2) FROM seq_1_to_1000000000000",
+}
 
 
 def slow(session: AsyncSession) -> str:
     return SLOW[session.get_bind().dialect.name]
+
+
+def endless(session: AsyncSession) -> str:
+    return ENDLESS[session.get_bind().dialect.name]
+
+
+@pytest.fixture
+async def abandoned(engine: AsyncEngine) -> AsyncIterator[None]:
+    """End what MariaDB goes on running when its client has left."""
+    yield
+    if engine.dialect.name != "mysql":
+        return
+    others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE"
+    async with engine.connect() as connection:
+        for number in (await connection.scalars(text(f"{others} 'SELECT max%'"))).all():
+            with suppress(DBAPIError):  # it has ended by itself
+                await connection.execute(text(f"KILL {number}"))
 
 
 def in_use(engine: AsyncEngine) -> int:
@@ -179,13 +206,14 @@ async def test_work_within_its_time_returns_its_result_or_its_error() -> None:
         await within(60, work(0))
 
 
+@pytest.mark.usefixtures("abandoned")
 async def test_work_beyond_its_time_is_rolled_back_and_gives_its_connection_back(
     factory: Factory, engine: AsyncEngine
 ) -> None:
     async def work() -> None:
         async with session_scope(factory) as session:
             session.add(Machine(name="lost", hall="A"))
-            await session.exec(text(slow(session)))
+            await session.exec(text(endless(session)))
 
     with pytest.raises(DeadlineError, match=r"not done within 0\.1 s"):
         await within(0.1, work(), grace=30)
@@ -239,15 +267,16 @@ async def test_a_server_that_does_not_answer_does_not_hold_the_caller(
         async with LossyProxy(url) as proxy, running_engine(proxy.url) as through:
             factory = session_factory(through)
 
-            async def write(factory: Factory = factory, proxy: LossyProxy = proxy) -> None:
-                async with session_scope(factory) as session:
-                    session.add(Machine(name="lost", hall="A"))
-                    await session.flush()
-                    proxy.freeze()  # the commit is sent, and nobody answers
+            async with AsyncExitStack() as stack:
+                session = await stack.enter_async_context(session_scope(factory))
+                session.add(Machine(name="lost", hall="A"))
+                await session.flush()
+                proxy.freeze()
+                commit = stack.pop_all().aclose  # the commit is sent, and nobody answers
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 with pytest.raises(DeadlineError):
-                    await within(2, write(), grace=0.1)
+                    await within(0.1, commit(), grace=0.1)
 
             assert in_use(through) == 1
             proxy.cut()  # now the driver notices
@@ -293,11 +322,20 @@ async def test_who_stops_waiting_at_the_gate_takes_no_place() -> None:
 
 
 def workshop(factory: Factory, **limits: object) -> FastAPI:
+    """An application; `state.gate` is what its middleware lets requests through."""
     app = FastAPI()
     app.state.session_factory = app.state.reading_factory = factory
+    app.state.begun = asyncio.Event()
+    state = app.state
     add_error_handlers(app)
+
+    def limited(app: ASGIApp) -> LimitRequests:
+        middleware = LimitRequests(app, exempt=["/health"], **limits)  # type: ignore[arg-type]
+        state.gate = middleware._gate
+        return middleware
+
     if limits:
-        app.add_middleware(LimitRequests, exempt=["/health"], **limits)  # type: ignore[arg-type]
+        app.add_middleware(limited)
 
     @app.post("/machines/{name}")
     async def add(name: str, session: SessionDep) -> None:
@@ -307,7 +345,7 @@ def workshop(factory: Factory, **limits: object) -> FastAPI:
     @app.post("/slow/{name}")
     async def add_slowly(name: str, session: SessionDep) -> None:
         session.add(Machine(name=name, hall="A"))
-        await session.exec(text(slow(session)))
+        await session.exec(text(endless(session)))
 
     @app.get("/wait")
     async def wait(seconds: float) -> None:
@@ -325,11 +363,18 @@ def workshop(factory: Factory, **limits: object) -> FastAPI:
     async def stream() -> StreamingResponse:
         async def body() -> AsyncIterator[str]:
             yield "begun"
-            await asyncio.sleep(60)
+            app.state.begun.set()
+            await asyncio.Event().wait()
 
         return StreamingResponse(body())
 
     return app
+
+
+def is_full(app: FastAPI) -> bool:
+    """Whether the next request is refused; the middleware is made for the first one."""
+    gate = getattr(app.state, "gate", None)
+    return gate is not None and gate._free.locked() and gate._waiting == gate._most_waiting
 
 
 def client(app: FastAPI) -> AsyncClient:
@@ -359,7 +404,7 @@ async def test_too_many_requests_are_refused_at_once_except_those_for_health(
     app = workshop(factory, at_once=1, waiting=1, seconds=60)
     async with client(app) as http:
         running = [asyncio.create_task(http.get("/wait?seconds=60")) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        await until(lambda: is_full(app))
         refused = await http.get("/wait?seconds=0")
         health = await http.get("/health")
         for each in running:
@@ -389,7 +434,7 @@ async def test_exempt_paths_are_those_of_the_routes(
     transport = ASGITransport(app=app, root_path=root_path)
     async with AsyncClient(transport=transport, base_url="http://test") as http:
         running = asyncio.create_task(http.get("/wait?seconds=60"))
-        await asyncio.sleep(0.1)
+        await until(lambda: is_full(app))
         health = await http.get(path)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -397,6 +442,7 @@ async def test_exempt_paths_are_those_of_the_routes(
     assert health.status_code == status
 
 
+@pytest.mark.usefixtures("abandoned")
 async def test_a_request_that_takes_too_long_is_answered_with_504_and_keeps_nothing(
     factory: Factory, engine: AsyncEngine
 ) -> None:
@@ -408,10 +454,16 @@ async def test_a_request_that_takes_too_long_is_answered_with_504_and_keeps_noth
     assert "lost" not in await names(factory)
 
 
-async def test_an_answer_that_has_begun_is_broken_off(factory: Factory) -> None:
-    async with client(workshop(factory, at_once=5, waiting=5, seconds=0.3)) as http:
+async def test_an_answer_that_has_begun_is_broken_off(
+    factory: Factory, put_clock_forward: PutForward
+) -> None:
+    app = workshop(factory, at_once=5, waiting=5, seconds=3600)
+    async with client(app) as http:
+        answer = asyncio.create_task(http.get("/stream"))
+        await app.state.begun.wait()
+        put_clock_forward(3600)
         with pytest.raises(DeadlineError):
-            await http.get("/stream")
+            await answer
 
 
 async def test_a_timeout_of_the_application_itself_is_no_deadline(factory: Factory) -> None:
