@@ -1,7 +1,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from functools import partial
 
 import pytest
+from cachetools import TTLCache
+from production_patterns.every_driver import until
 from production_patterns.own_redis import OwnRedis, own_redis
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.alias_generators import to_camel
@@ -12,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from statements import StatementLog
 
 from snippets.database_setup.session import session_scope
+from snippets.production_patterns import caching
 from snippets.production_patterns.caching import (
     TARIFF,
     Cache,
@@ -36,11 +40,16 @@ class RecordingCache:
     """A backend that notes what was forgotten, and whether a store was refused."""
 
     def __init__(self, backend: CacheBackend) -> None:
-        self.get = backend.get
+        self.asked = 0
         self.lease = backend.lease
         self.forgotten: list[str] = []
         self.stored: list[bool] = []
         self._backend = backend
+
+    async def get(self, key: str) -> bytes | None:
+        value = await self._backend.get(key)
+        self.asked += 1
+        return value
 
     async def store(self, key: str, value: bytes, lease: str) -> bool:
         self.stored.append(await self._backend.store(key, value, lease))
@@ -340,7 +349,7 @@ async def test_a_reader_after_the_commit_of_another_process_is_given_no_older_lo
         await change_tariff(session, 1, 200)
 
     after = asyncio.create_task(slow.cents())
-    await asyncio.sleep(0.05)  # until it waits for the same load
+    await until(lambda: backend.asked == 2)  # and waits for the same load
     slow.go_on.set()
 
     assert [await before, await after] == [100, 200]
@@ -369,10 +378,10 @@ async def test_a_value_of_another_release_is_loaded_anew(
     assert statements.count == 0
 
 
-async def test_many_readers_cause_one_load(cache: Cache) -> None:
+async def test_many_readers_cause_one_load(cache: Cache, backend: RecordingCache) -> None:
     slow = SlowLoad(cache)
     readers = [asyncio.create_task(slow.cents()) for _ in range(50)]
-    await slow.has_read.wait()
+    await until(lambda: backend.asked == 50)  # who comes after the load finds it stored
 
     slow.go_on.set()
 
@@ -418,13 +427,21 @@ async def test_a_load_that_is_cancelled_is_forgotten(cache: Cache) -> None:
     assert await cents(cache) == 100
 
 
-async def test_values_and_leases_end_with_their_time_to_live() -> None:
-    cache = InProcessCache(seconds=0.01)
+async def test_values_and_leases_end_with_their_time_to_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    timed = partial(TTLCache, timer=lambda: now)  # the clock would go on while a test is held up
+    monkeypatch.setattr(caching, "TTLCache", timed)
+    cache = InProcessCache(seconds=60)
     lease = await cache.lease("a")
     assert await cache.store("a", b"1", lease)
     late = await cache.lease("b")
+    now = 59.0
+    assert await cache.get("a") == b"1"
+    assert await cache.lease("b") == late
 
-    await asyncio.sleep(0.02)
+    now = 61.0
 
     assert await cache.get("a") is None
     assert not await cache.store("b", b"1", late)

@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy
 from production_patterns.bouncer import pgbouncer
 from production_patterns.cluster import primary_with_replica, wait_until_replayed
-from production_patterns.extra_servers import free_port
 from production_patterns.lossy_proxy import LossyProxy
 from servers import Server
 from sqlalchemy import URL, MetaData, text
@@ -281,7 +280,7 @@ async def test_cast_a_setting_that_may_be_empty(database_url: URL) -> None:
 
 
 async def test_liveness_asks_the_database() -> None:
-    url = f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none"  # as during its restart
+    url = "postgresql+asyncpg://nobody@127.0.0.1:1/none"  # as during its restart
 
     with pytest.raises(ConnectionRefusedError) as caught:
         await mistakes.liveness_asks_the_database(engine_for(url))
@@ -335,7 +334,7 @@ async def test_echo_in_production(
         for engine in engines:
             await engine.dispose()
 
-    assert re.search(r"\[generated in 0\.\d+s\] \('hunter2',\)", shown[0])
+    assert re.search(r"\[generated in \d+\.\d+s\] \('hunter2',\)", shown[0])
     assert "hunter2" not in shown[1]
     assert "[SQL parameters hidden due to hide_parameters=True]" in shown[1]
 

@@ -56,8 +56,8 @@ async def tariff(factory: Factory) -> None:
 
 @pytest.fixture
 def cache(clients: Clients, factory: Factory, tariff: None) -> Cache:
-    """It gives up soon, and asks again at once."""
-    return Cache(RedisCache(clients(), patience=0.2, retry_after=0), factory)
+    """It asks again at once. A Redis that is gone refuses; that takes no patience."""
+    return Cache(RedisCache(clients(), patience=LIMIT, retry_after=0), factory)
 
 
 async def cents(cache: Cache) -> int:
@@ -142,15 +142,21 @@ async def test_while_redis_is_down_reads_and_commits_go_on_and_afterwards_it_is_
 
 
 async def test_a_redis_that_hangs_costs_no_read_and_no_commit(
-    cache: Cache, redis: OwnRedis, factory: Factory, statements: StatementLog
+    cache: Cache,
+    redis: OwnRedis,
+    factory: Factory,
+    statements: StatementLog,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert await is_cached(cache, statements)
 
     redis.hang()
     try:
-        assert await cents(cache) == 100
-        await change(cache, factory, 200)
-        assert await cents(cache) == 200
+        with monkeypatch.context() as impatient:  # a healthy one may need more on a busy machine
+            impatient.setattr(cache._backend, "_patience", 0.2)
+            assert await cents(cache) == 100
+            await change(cache, factory, 200)
+            assert await cents(cache) == 200
     finally:
         redis.go_on()
 
@@ -208,7 +214,7 @@ async def test_many_that_are_owed_are_forgotten_by_one_reader_in_parts(
 async def test_what_redis_has_surely_lost_is_not_owed_any_more(
     clients: Clients, redis: OwnRedis
 ) -> None:
-    cache = RedisCache(clients(), seconds=0.001, patience=0.2, retry_after=0)
+    cache = RedisCache(clients(), seconds=0.001, patience=LIMIT, retry_after=0)
     redis.kill()
     await cache.forget(["a"])
     await asyncio.sleep(0.01)
@@ -227,7 +233,7 @@ async def test_reads_leave_a_redis_that_failed_alone_while_commits_try_it(
     clients: Clients, redis: OwnRedis, factory: Factory, statements: StatementLog
 ) -> None:
     other = Cache(RedisCache(clients(), patience=LIMIT), factory)
-    cache = Cache(RedisCache(clients(), patience=0.2, retry_after=3600), factory)
+    cache = Cache(RedisCache(clients(), patience=LIMIT, retry_after=3600), factory)
     redis.kill()
     assert await cents(cache) == 100
 

@@ -66,9 +66,10 @@ async def test_both_of_two_transactions_that_deadlock_are_done_in_the_end(
         work = meeting(opposite, tries)
         async with running_engine(url) as engine, asyncio.TaskGroup() as group:
             for one, other in ((1, 2), (2, 1)):
-                group.create_task(run_with_retries(session_factory(engine), work(one, other)))
+                run = run_with_retries(session_factory(engine), work(one, other), **PATIENT)
+                group.create_task(run)
 
-        assert len(tries) == 3
+        assert len(tries) >= 3  # again, if it is back before the other has got its lock
         assert await balances(factory) == [1000, 1000]
 
 
@@ -95,7 +96,7 @@ async def test_of_two_transactions_that_disturb_each_other_one_sees_what_the_oth
         async with running_engine(url) as engine, asyncio.TaskGroup() as group:
             for one, other in ((1, 2), (2, 1)):
                 run = run_with_retries(
-                    session_factory(engine), work(one, other), level="SERIALIZABLE"
+                    session_factory(engine), work(one, other), level="SERIALIZABLE", **PATIENT
                 )
                 group.create_task(run)
 
@@ -118,7 +119,7 @@ async def test_with_a_level_too_sqlites_write_lock_may_be_taken_first(factory: F
 
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
-            group.create_task(run_with_retries(factory, work, level="SERIALIZABLE", attempts=20))
+            group.create_task(run_with_retries(factory, work, level="SERIALIZABLE", **PATIENT))
 
     assert await balances(factory) == [970, 1000]
     sqlite = factory.kw["bind"].dialect.name == "sqlite"
@@ -141,7 +142,8 @@ async def test_a_lock_that_is_free_again_is_waited_for(
             async with factory() as holder:
                 await withdraw(holder, 1, 5)
                 with caplog.at_level(logging.INFO, "snippets.production_patterns.retries"):
-                    task = asyncio.create_task(run_with_retries(session_factory(engine), work))
+                    run = run_with_retries(session_factory(engine), work, **PATIENT)
+                    task = asyncio.create_task(run)
                     await until(lambda: caplog.records)
                 await holder.commit()
             await task
