@@ -3,6 +3,7 @@ import datetime as dt
 import gc
 import re
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -38,7 +39,7 @@ async def test_one_session_for_all_tasks(session: AsyncSession) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         await mistakes.one_session_for_all_tasks(session)
 
-    await asyncio.sleep(0.1)  # for the task that gather has left running
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})  # gather left one running
 
 
 async def test_one_session_for_all_tasks_goes_unnoticed_once_it_has_a_connection(
@@ -92,15 +93,22 @@ async def test_carry_on_after_a_failed_flush(session: AsyncSession) -> None:
         await mistakes.carry_on_after_a_failed_flush(session, StockItem(code="bolt"))
 
 
-async def both(engine: AsyncEngine, work: Callable[[], Awaitable[None]]) -> list[BaseException]:
-    async with engine.connect(), engine.connect():
-        pass  # both find an open connection, or one may be done before the other has looked
-    results = await asyncio.gather(work(), work(), return_exceptions=True)
+async def both(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], Awaitable[None]]
+) -> list[BaseException]:
+    """Do it twice at once; where the work sleeps, it waits until both have looked."""
+    barrier = asyncio.Barrier(2)
+    with monkeypatch.context() as meeting:
+        sleeping = SimpleNamespace(sleep=lambda _seconds: barrier.wait())
+        meeting.setattr(mistakes, "asyncio", sleeping)
+        results = await asyncio.gather(work(), work(), return_exceptions=True)
     return [result for result in results if isinstance(result, BaseException)]
 
 
-async def test_read_then_insert(engine: AsyncEngine, factory: Factory) -> None:
-    (error,) = await both(engine, lambda: mistakes.read_then_insert(factory, "bolt"))
+async def test_read_then_insert(
+    engine: AsyncEngine, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (error,) = await both(monkeypatch, lambda: mistakes.read_then_insert(factory, "bolt"))
 
     assert isinstance(error, DBAPIError)
     expected = {
@@ -112,11 +120,13 @@ async def test_read_then_insert(engine: AsyncEngine, factory: Factory) -> None:
     await mistakes.read_then_insert(factory, "bolt")  # with time to look, all is well
 
 
-async def test_lost_update(engine: AsyncEngine, factory: Factory) -> None:
+async def test_lost_update(
+    engine: AsyncEngine, factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with session_scope(factory) as session:
         session.add(Account(id=1, owner="Ada", balance_cents=100))
 
-    errors = await both(engine, lambda: mistakes.lost_update(factory, 1))
+    errors = await both(monkeypatch, lambda: mistakes.lost_update(factory, 1))
 
     async with factory() as session:
         assert (await session.exec(select(Account.balance_cents))).one() == 110

@@ -15,7 +15,6 @@ from statements import StatementLog
 
 from snippets.async_operations.aggregations import Reading
 from snippets.async_operations.streaming import readings_in_batches, stream_readings
-from snippets.database_setup.engine import engine_for
 
 TABLES = [Reading]
 Factory = async_sessionmaker[AsyncSession]
@@ -142,17 +141,17 @@ async def test_the_cursor_is_on_the_server(engine: AsyncEngine, session: AsyncSe
 
 @pytest.mark.only_on("mysql", reason="the others time a fetch, not the reader between two of them")
 async def test_a_slow_reader_of_a_cursor_is_cut_off(engine: AsyncEngine) -> None:
-    impatient = engine_for(engine.url, statement_timeout=0.2)
     # More than what fits between server and client.
     rows = text("SELECT REPEAT('x', 10000) FROM seq_1_to_3000")
 
-    async with impatient.connect() as connection:
+    async with engine.connect() as connection:
+        await connection.execute(text("SET max_statement_time = 0.2"))
         with pytest.raises(DBAPIError) as caught:
             async with connection.stream(rows) as result:
                 await anext(result)
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(1)
                 assert await result.fetchall() == "never comes"
-    await impatient.dispose()
+        await connection.invalidate()  # with its limit
 
     assert caught.value.orig is not None
     assert caught.value.orig.args[0] == 1969

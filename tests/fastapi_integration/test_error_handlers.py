@@ -458,7 +458,7 @@ async def test_a_lock_that_does_not_come_asks_to_come_again(
             film = await session.get(Film, created.json()["id"], with_for_update=True)
             film.year = 1932
             await session.flush()
-            answer = await asyncio.wait_for(client.patch(path, json={"year": 1933}), 10)
+            answer = await asyncio.wait_for(client.patch(path, json={"year": 1933}), 60)
 
     assert_problem(answer, 503)
     assert answer.headers["retry-after"] == "1"

@@ -93,7 +93,7 @@ async def test_a_client_that_leaves_keeps_no_connection(client: AsyncClient, app
     async def send(message: Message) -> None:
         if message["type"] == "http.response.body":
             sent.set()
-            await asyncio.sleep(60)  # a client that reads no further
+            await asyncio.Event().wait()  # a client that reads no further
 
     async def receive() -> Message:
         await sent.wait()
@@ -108,7 +108,7 @@ async def test_a_client_that_leaves_keeps_no_connection(client: AsyncClient, app
         "headers": [],
         "http_version": "1.1",
     }
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await app(scope, receive, send)
 
     assert app.state.engine.pool.checkedout() == 0

@@ -163,7 +163,7 @@ async def test_a_failed_migration_frees_the_lock(project: Project, config: Confi
     with pytest.raises(RuntimeError, match="no"):
         await upgrade_database(config)
 
-    async with migration_lock(project.url, wait=1):
+    async with migration_lock(project.url, wait=30):
         pass
 
 
@@ -181,7 +181,7 @@ async def test_the_lock_is_held_until_a_cancelled_migration_ends(
         await upgrade
 
     assert await project.current() == {"second"}
-    async with migration_lock(project.url, wait=1):
+    async with migration_lock(project.url, wait=30):
         pass
 
 
@@ -208,12 +208,17 @@ async def test_an_application_refuses_to_start_on_an_old_database(
 async def test_waiting_for_the_lock_in_a_statement_is_a_deadlock(engine: AsyncEngine) -> None:
     lock = sa.text("SELECT pg_advisory_lock(1)")
     index = sa.text("CREATE INDEX CONCURRENTLY ix_dock ON dock (id)")
+    waits = sa.text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+    )
     free = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with free.connect() as worker, free.connect() as waiter:
         await worker.execute(sa.text("CREATE TABLE dock (id INTEGER)"))
         await worker.execute(lock)
         waiting = asyncio.create_task(waiter.execute(lock))
-        await asyncio.sleep(0.2)
+        while not (await worker.execute(waits)).scalar():  # noqa: ASYNC110 - the server tells
+            await asyncio.sleep(0.02)
         working = asyncio.create_task(worker.execute(index))
         done, _ = await asyncio.wait({waiting, working}, return_when=asyncio.FIRST_EXCEPTION)
         error = next(task.exception() for task in done if task.exception())
