@@ -112,7 +112,7 @@ async def engine(request: pytest.FixtureRequest, database_url: URL) -> AsyncIter
     """An engine on an empty database that has the tables named by the module's `TABLES`."""
     models = getattr(request.module, "TABLES", [])
     tables = [m if isinstance(m, Table) else m.__table__ for m in models]
-    engine = engine_for(database_url)
+    engine = engine_for(database_url, pool_timeout=60)  # no test waits for it in vain
     try:
         if tables:
             async with engine.begin() as connection:

@@ -21,6 +21,7 @@ from sqlalchemy import URL, make_url
 
 NAMES = ("sqlite", "postgresql", "mysql")
 DATABASE_PREFIX = "async_sqlmodel_"
+PATIENCE = 60  # seconds until a table is free that a cancelled statement still uses
 
 
 class ServerUnavailableError(Exception):
@@ -76,7 +77,7 @@ class PostgreSQL(Server):
         self._admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name)))
         self.url = maintenance.set(drivername="postgresql+asyncpg", database=self._name)
         self._inside = self._connect(self.url)
-        self._inside.execute("SET lock_timeout = '10s'")
+        self._inside.execute(f"SET lock_timeout = '{PATIENCE}s'")
 
     def _start_embedded(self) -> URL:
         with warnings.catch_warnings():
@@ -127,7 +128,7 @@ class MySQL(Server):
         self._name = DATABASE_PREFIX + uuid.uuid4().hex
         self._query(f"CREATE DATABASE `{self._name}` CHARACTER SET utf8mb4")
         self._query(f"USE `{self._name}`")
-        self._query("SET lock_wait_timeout = 10")
+        self._query(f"SET lock_wait_timeout = {PATIENCE}")
         self.url = maintenance.set(drivername="mysql+aiomysql", database=self._name)
 
     @staticmethod

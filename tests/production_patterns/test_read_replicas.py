@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from statements import StatementLog
 from snippets.async_operations.errors import classify, is_retryable
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.session import session_factory, session_scope
+from snippets.production_patterns import read_replicas
 from snippets.production_patterns.lost_connections import survive_lost_connections
 from snippets.production_patterns.read_replicas import ReadRouter, written_position
 
@@ -204,11 +206,17 @@ async def test_where_both_are_the_primary_nothing_waits(pair: tuple[Node, Node])
 
 
 async def test_a_position_that_never_comes_is_served_by_the_primary(
-    pair: tuple[Node, Node],
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 0.0
+    monkeypatch.setattr(read_replicas, "time", SimpleNamespace(monotonic=lambda: now))
     async with engines(pair) as (primary, replica):
-        router = ReadRouter(primary, replica, patience=2)
-        served = await router.read(server_and_notes, after=2**62)
+        router = ReadRouter(primary, replica, patience=60)
+        with StatementLog(replica) as asked:
+            reading = asyncio.create_task(router.read(server_and_notes, after=2**62))
+            await until(lambda: asked.count >= 2)
+            now = 60.0  # it has waited, and the replica has answered in time
+            served = await reading
         next_served = await router.read(server_and_notes)
 
     assert served == ("primary", 0)
@@ -453,6 +461,7 @@ async def test_writers_follow_the_primary_to_the_promoted_replica_and_lose_nothi
     # Without it a commit may be acknowledged that the replica never got.
     primary.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
     primary.query("SELECT pg_reload_conf()")
+    primary.query("CHECKPOINT")  # by the process that makes commits wait, once it has read it
     engine = engine_for(several_hosts(own_pair, driver, "&target_session_attrs=read-write"))
     survive_lost_connections(engine)
     factory = session_factory(engine)

@@ -46,11 +46,11 @@ async def test_every_acknowledged_write_is_there_after_sigterm_under_load(
 ) -> None:
     traffic = Traffic()
     options = ["--timeout-graceful-shutdown", str(PATIENCE)]
-    async with Served(database_url, tmp_path / "log", *options, drain=1) as served:
+    async with Served(database_url, tmp_path / "log", *options, drain=5) as served:
         async with httpx.AsyncClient(timeout=PATIENCE) as client, asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
                 group.create_task(post_until_refused(served.url, traffic))
-            query = {"title": "slow", "seconds": 3}
+            query = {"title": "slow", "seconds": 8}
             slow = group.create_task(client.post(f"{served.url}/slow-films/1", params=query))
             await served.happened("slow request begun")
             before = len(traffic.acknowledged)
