@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from production_patterns.extra_servers import free_port, required_servers
+from production_patterns.extra_servers import required_servers, server_port
 from sqlalchemy import URL
 
 # Small, and as quick to start as can be; a crash of the whole machine may cost the test its data.
@@ -60,7 +60,7 @@ class Node:
     def start(self) -> None:
         """Start on the port of last time, the first time on a free one."""
         for _ in range(5):
-            port = self.port or free_port()
+            port = self.port or server_port()
             settings = SETTINGS | self.settings | {"port": str(port)}
             options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
             arguments = ("-D", str(self.data), "-l", str(self.data / "log"), "-w", "-o", options)

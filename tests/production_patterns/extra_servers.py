@@ -1,12 +1,15 @@
 """Servers beyond the three databases: started by the tests themselves, where their programs are."""
 
 import os
+import random
 import shutil
 import socket
+from contextlib import suppress
 
 import pytest
 
 NAMES = ("pgbouncer", "replica", "galera", "redis")
+_given: set[int] = set()  # ports that a server here may have, and may not yet listen on
 
 
 def required_servers() -> set[str]:
@@ -36,8 +39,13 @@ def need(server: str, *programs: str) -> list[str]:
     pytest.skip(message)
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def server_port() -> int:
+    """A free port that nobody is given by chance: who ends and starts again gets its own one."""
+    while True:
+        port = random.randrange(10240, 32768)  # below those of connections and of port 0
+        if port in _given:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port

@@ -2,21 +2,19 @@
 
 import faulthandler
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
-from production_patterns.extra_servers import need, required_servers
+from production_patterns.extra_servers import need, required_servers, server_port
 from sqlalchemy import URL
 
 LIBRARIES = [
@@ -36,15 +34,6 @@ def wait_until(reached: Callable[[], bool], failure: Callable[[], str]) -> None:
         if time.monotonic() > end:
             raise TimeoutError(failure())
         time.sleep(0.1)
-
-
-def server_port() -> int:
-    """A free port that no outgoing connection is given: a killed node gets its own one again."""
-    while True:
-        port = random.randrange(10240, 32768)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def as_servers_user(folder: Path) -> list[str]:

@@ -39,11 +39,16 @@ class LossyProxy:
         self.serverless = False  # accept clients, then leave them
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self._port = self._server.sockets[0].getsockname()[1]
+        # It holds the port while nobody listens: else another test might be given it.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self._port = self._holder.getsockname()[1]
+        await self.accept()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        self._holder.close()
         self._server.close()
         for task in self._tasks:
             task.cancel()
