@@ -30,7 +30,8 @@ async def session_scope(factory: async_sessionmaker[AsyncSession]) -> AsyncItera
 async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end, whatever cancels the caller; the cancellation is raised after it.
 
-    A commit that is cancelled half-way leaves nobody knowing whether it happened.
+    A commit that is cancelled half-way leaves nobody knowing whether it happened. Where the work
+    fails as well, its error is the cancellation's cause: alone, it would be retried.
     """
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
@@ -39,7 +40,6 @@ async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
-    result = task.result()
     if cancelled is not None:
-        raise cancelled
-    return result
+        raise cancelled from task.exception()
+    return task.result()

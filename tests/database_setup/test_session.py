@@ -130,6 +130,23 @@ async def test_an_error_of_the_work_is_raised() -> None:
         await run_to_end(fail())
 
 
+async def test_a_cancellation_is_not_lost_behind_an_error_of_the_work() -> None:
+    begun = asyncio.Event()
+
+    async def fail() -> None:
+        begun.set()
+        await asyncio.sleep(0.05)  # the cancellation arrives here
+        raise LookupError("gone")
+
+    task = asyncio.create_task(run_to_end(fail()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
 async def test_a_timeout_around_a_scope_arrives_as_timeout(factory: Factory) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05), session_scope(factory) as session:

@@ -8,7 +8,7 @@ from hosts import resolve
 from production_patterns.accounts import PATIENT, balances, fill, transfer_unordered, transfers
 from production_patterns.every_driver import running_engine, until, urls
 from production_patterns.lossy_proxy import Loss, LossyProxy
-from sqlalchemy import URL, func
+from sqlalchemy import URL, event, func
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm.exc import StaleDataError
@@ -16,6 +16,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from snippets.async_operations.errors import ErrorKind, classify
+from snippets.async_operations.isolation import isolated_scope
 from snippets.async_operations.locking import Blueprint
 from snippets.async_operations.transactions import Account, Transfer, withdraw
 from snippets.database_setup.pooling import pool_figures
@@ -204,6 +205,33 @@ async def test_an_error_that_would_come_again_is_raised_at_once(factory: Factory
         await run_with_retries(factory, work)
 
     assert tries == 1
+
+
+@pytest.mark.only_on(
+    "postgresql", reason="it alone finds out at COMMIT that two disturb each other"
+)
+async def test_whoever_is_cancelled_in_a_commit_that_fails_does_not_try_again(
+    factory: Factory, engine: AsyncEngine
+) -> None:
+    await fill(factory)
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        async with isolated_scope(factory, "SERIALIZABLE") as other:
+            for each, account_id in ((session, 1), (other, 2)):
+                await each.exec(select(func.sum(Account.balance_cents)))
+                await withdraw(each, account_id, 1)
+        event.listen(engine.sync_engine, "commit", lambda _connection: task.cancel(), once=True)
+
+    task = asyncio.create_task(run_with_retries(factory, work, level="SERIALIZABLE"))
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+
+    assert isinstance(caught.value.__cause__, DBAPIError)
+    assert tries == 1
+    assert await balances(factory) == [1000, 999]
 
 
 @pytest.mark.not_on("sqlite", reason="the database itself refuses the write, and may be retried")
