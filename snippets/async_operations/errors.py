@@ -91,6 +91,7 @@ MYSQL_KINDS = {
     2055: ErrorKind.CONNECTION_LOST,
 }
 SAVEPOINT_MISSING = 1305
+ENDS_TRANSACTION = (1213, 1020, 1205)  # the last with innodb_rollback_on_timeout
 SQLITE_KINDS = {
     "SQLITE_CONSTRAINT_UNIQUE": ErrorKind.UNIQUE,
     "SQLITE_CONSTRAINT_PRIMARYKEY": ErrorKind.UNIQUE,
@@ -207,9 +208,10 @@ def _key_columns(detail: str) -> tuple[str, ...]:
 
 def _mysql_failure(error: DBAPIError, code: int, text: str) -> DatabaseFailure:
     kind = MYSQL_KINDS.get(code, ErrorKind.OTHER)
-    # A deadlock ends the transaction and its savepoints; what arrives is the failed ROLLBACK TO.
-    if code == SAVEPOINT_MISSING and any(_errno(e) == 1213 for e in _chain(error)):
-        kind = ErrorKind.DEADLOCK
+    # What ends the transaction ends its savepoints; what arrives is the failed ROLLBACK TO.
+    if code == SAVEPOINT_MISSING:
+        causes = (_errno(e) for e in _chain(error))
+        kind = next((MYSQL_KINDS[c] for c in causes if c in ENDS_TRANSACTION), kind)
     constraint, table, columns = _mysql_names(kind, text)
     return DatabaseFailure(kind, code, constraint, table, columns)
 

@@ -370,6 +370,32 @@ async def test_a_deadlock_behind_a_lost_savepoint_is_found(engine: AsyncEngine) 
     assert is_retryable(error)
 
 
+@pytest.mark.only_on("mysql", reason="the server drops the savepoint together with the transaction")
+async def test_a_changed_row_behind_a_lost_savepoint_is_a_serialization_failure(
+    engine: AsyncEngine,
+) -> None:
+    await two_gauges(engine)
+
+    async with engine.connect() as connection:
+        try:  # the default of MariaDB 11.6 on
+            await connection.execute(text("SET innodb_snapshot_isolation = ON"))
+        except DBAPIError:
+            pytest.skip("this server has no innodb_snapshot_isolation")
+        await connection.rollback()
+        await connection.execute(text("SELECT * FROM gauge"))
+        async with engine.begin() as other:
+            await pressure(other, 1)
+        with pytest.raises(DBAPIError, match="SAVEPOINT") as caught:
+            async with connection.begin_nested():
+                await pressure(connection, 1)
+        await connection.rollback()
+        await connection.execute(text("SET innodb_snapshot_isolation = DEFAULT"))
+
+    failure = classify(caught.value)
+    assert (failure.code, failure.kind) == (1305, ErrorKind.SERIALIZATION)
+    assert is_retryable(caught.value)
+
+
 @pytest.mark.only_on("mysql", reason="1305 is the server's code for whatever does not exist")
 async def test_a_missing_savepoint_without_a_deadlock_is_none_of_these(
     engine: AsyncEngine,
