@@ -76,6 +76,7 @@ MYSQL_KINDS = {
     1690: ErrorKind.OUT_OF_RANGE,
     1213: ErrorKind.DEADLOCK,
     1020: ErrorKind.SERIALIZATION,
+    1412: ErrorKind.SERIALIZATION,  # the snapshot is older than a migration of the table
     1205: ErrorKind.LOCK_TIMEOUT,
     3572: ErrorKind.LOCK_TIMEOUT,  # MySQL, NOWAIT
     1317: ErrorKind.STATEMENT_TIMEOUT,
@@ -141,9 +142,15 @@ def is_retryable(error: DBAPIError) -> bool:
     """
     if error.connection_invalidated and error.statement is None:
         return False
-    if type(error.orig).__name__ == "InvalidCachedStatementError":  # asyncpg, after a migration
+    return _is_stale_plan(error.orig) or classify(error).kind in RETRYABLE
+
+
+def _is_stale_plan(orig: object) -> bool:
+    """Return whether a migration has changed the types of a statement that the driver prepared."""
+    if type(orig).__name__ == "InvalidCachedStatementError":  # asyncpg
         return True
-    return classify(error).kind in RETRYABLE
+    fields = getattr(orig, "diag", None)  # psycopg; the code is that of all that is not supported
+    return getattr(fields, "source_function", None) == "RevalidateCachedQuery"
 
 
 def is_failed_connect(error: BaseException) -> bool:
