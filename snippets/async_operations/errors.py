@@ -91,6 +91,7 @@ MYSQL_KINDS = {
     2013: ErrorKind.CONNECTION_LOST,
     2055: ErrorKind.CONNECTION_LOST,
 }
+ACCOUNT_LIMIT = 1226
 SAVEPOINT_MISSING = 1305
 ENDS_TRANSACTION = (1213, 1020, 1205)  # the last with innodb_rollback_on_timeout
 SQLITE_KINDS = {
@@ -219,6 +220,8 @@ def _mysql_failure(error: DBAPIError, code: int, text: str) -> DatabaseFailure:
     if code == SAVEPOINT_MISSING:
         causes = (_errno(e) for e in _chain(error))
         kind = next((MYSQL_KINDS[c] for c in causes if c in ENDS_TRANSACTION), kind)
+    if code == ACCOUNT_LIMIT and "max_user_connections" in text:  # others are those of an hour
+        kind = ErrorKind.CONNECTION_LOST
     constraint, table, columns = _mysql_names(kind, text)
     return DatabaseFailure(kind, code, constraint, table, columns)
 

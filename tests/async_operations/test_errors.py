@@ -595,6 +595,36 @@ async def test_too_many_connections_are_worth_another_try(engine: AsyncEngine) -
         assert is_retryable(error)
 
 
+@pytest.mark.only_on("mysql", reason="its accounts have limits that the others do not have")
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [
+        ("MAX_USER_CONNECTIONS 1", ErrorKind.CONNECTION_LOST),
+        ("MAX_CONNECTIONS_PER_HOUR 1", ErrorKind.OTHER),  # no second try of ours comes so late
+    ],
+)
+async def test_an_accounts_limit_of_connections_is_worth_another_try(
+    engine: AsyncEngine, limit: str, kind: ErrorKind
+) -> None:
+    name = f"full_{uuid4().hex[:20]}"
+    async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE USER {name} IDENTIFIED BY '{name}' WITH {limit}"))
+        await connection.execute(text(f"GRANT ALL ON `{engine.url.database}`.* TO {name}"))
+    full = engine_for(engine.url.set(username=name, password=name))
+    try:
+        async with full.connect():
+            with pytest.raises(DBAPIError, match="has exceeded the") as caught:
+                async with full.connect():
+                    pass
+    finally:
+        await full.dispose()
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP USER {name}"))
+
+    assert (classify(caught.value).code, classify(caught.value).kind) == (1226, kind)
+    assert is_retryable(caught.value) == (kind is ErrorKind.CONNECTION_LOST)
+
+
 @pytest.mark.only_on("postgresql", reason="its drivers keep plans, and so see old ones")
 async def test_a_plan_from_before_a_migration_is_retryable(engines: list[AsyncEngine]) -> None:
     for number, engine in enumerate(engines):
