@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from servers import Server
 from sqlalchemy import event, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -111,6 +111,41 @@ async def test_a_savepoint_alone_can_be_undone(factory: Factory) -> None:
 
 
 @sqlite_only
+@sqlite_only
+@pytest.mark.parametrize("inside", [False, True])
+async def test_what_follows_in_a_transaction_that_sqlite_has_ended_is_not_saved_alone(
+    factory: Factory, inside: bool
+) -> None:
+    again = text("INSERT OR ROLLBACK INTO binder VALUES (1, 'again')")
+    async with factory() as session:
+        session.add(Binder(id=1, name="before"))
+        await session.flush()
+        with pytest.raises(IntegrityError, match="UNIQUE"):
+            if inside:
+                async with session.begin_nested():
+                    await session.exec(again)
+            else:
+                await session.exec(again)
+        with pytest.raises(PendingRollbackError):
+            await session.exec(text("INSERT INTO binder VALUES (2, 'after')"))
+        await session.rollback()
+        session.add(Binder(id=3, name="anew"))
+        await session.commit()
+
+    assert await names(factory) == ["anew"]
+
+
+@sqlite_only
+async def test_under_autocommit_an_error_ends_its_statement_alone(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(OperationalError) as caught:
+            await connection.execute(text("SELECT * FROM nowhere"))
+
+        assert not caught.value.connection_invalidated
+        await connection.execute(text("SELECT 1"))
+
+
 async def test_a_reader_is_not_blocked_by_a_writer(factory: Factory) -> None:
     async with factory() as writer, factory() as reader:
         writer.add(Binder(name="new"))

@@ -9,7 +9,7 @@ from httpx import ASGITransport, AsyncClient
 from production_patterns.every_driver import running_engine, until, urls
 from production_patterns.lossy_proxy import LossyProxy
 from sqlalchemy import URL, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import insert, select
@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp
 from statements import StatementLog
 
-from snippets.async_operations.errors import ErrorKind, classify
+from snippets.async_operations.errors import ErrorKind, classify, is_retryable
 from snippets.async_operations.queries import Machine
 from snippets.database_setup.pooling import pool_figures
 from snippets.database_setup.session import session_factory, session_scope
@@ -175,6 +175,26 @@ async def test_on_sqlite_each_statement_has_a_limit(database_url: URL) -> None:
 
             assert classify(caught.value).kind is ErrorKind.STATEMENT_TIMEOUT
             assert (await session.exec(text("SELECT 1"))).scalar() == 1
+
+
+@pytest.mark.only_on("sqlite", reason="it rolls back what an interrupted write has begun")
+async def test_a_write_beyond_its_limit_is_known_as_that_in_a_savepoint_too(
+    database_url: URL,
+) -> None:
+    async with running_engine(database_url) as engine:
+        enforce_limits(engine)
+        async with session_factory(engine)() as session:
+            await session.exec(text("CREATE TABLE filled (n INTEGER)"))
+            await session.commit()
+            await limit_transaction(session, statement=0)
+            with pytest.raises(DBAPIError) as caught:
+                async with session.begin_nested():
+                    await session.exec(text(f"INSERT INTO filled {SLOW['sqlite']}"))
+            with pytest.raises(PendingRollbackError):
+                await session.commit()
+
+        assert classify(caught.value).kind is ErrorKind.STATEMENT_TIMEOUT
+        assert not is_retryable(caught.value)
 
 
 @pytest.mark.not_on("sqlite", reason="a file has one lock, and its engine one limit")
