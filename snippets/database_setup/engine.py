@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ def engine_for(
     """Return an engine; nothing connects yet. One per process: it is the pool.
 
     Args:
-        url: with or without a driver; see `async_url`.
+        url: with or without a driver; see `async_url`. Its query wins over what is set here.
         application_name: how the database's own views name this process (PostgreSQL).
         pool_size: connections kept open.
         max_overflow: connections opened on top under load.
@@ -53,23 +54,36 @@ def engine_for(
             "pool_timeout": pool_timeout,
         }
     if url.get_backend_name() == "sqlite":
-        connect_args: dict[str, Any] = {"timeout": lock_timeout}
-        engine = create_async_engine(url, **common | {"connect_args": connect_args} | options)
+        common["connect_args"] = _unless_in_url(url, {"timeout": lock_timeout})
+        engine = create_async_engine(url, **common | options)
         configure_sqlite(engine)
         return engine
     # Ask the server before each checkout: a restart costs a reconnect, not a failed request.
     common["pool_pre_ping"] = True
     if url.get_backend_name() == "postgresql":
         settings = postgresql_settings(application_name, statement_timeout, lock_timeout)
-        common["connect_args"] = postgresql_connect_args(url.get_driver_name(), settings)
+        arguments = postgresql_connect_args(url.get_driver_name(), settings)
     else:
-        common["connect_args"] = mysql_connect_args(statement_timeout, lock_timeout)
+        arguments = mysql_connect_args(statement_timeout, lock_timeout)
+    common["connect_args"] = _unless_in_url(url, arguments)
     engine = create_async_engine(url, **common | options)
     if url.get_backend_name() == "postgresql":
         _refuse_empty_commits(engine)
     elif url.get_driver_name() == "aiomysql":
         event.listen(engine.sync_engine, "do_connect", _bound_handshake)
     return engine
+
+
+def _unless_in_url(url: URL, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments without those of the URL, which they would replace without a word."""
+    ours = {name: value for name, value in arguments.items() if name not in url.query}
+    # Several settings in one text: both, and the URL's are the last word.
+    if "options" in arguments and "options" in url.query:
+        ours["options"] = f"{arguments['options']} {url.query['options']}"
+    theirs = re.match(r"(?is)\s*SET\s+([\w@.]+\s*:?=.*)", str(url.query.get("init_command")))
+    if "init_command" in arguments and theirs:
+        ours["init_command"] = f"{arguments['init_command']}, {theirs[1]}"
+    return ours
 
 
 def _bound_handshake(dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:

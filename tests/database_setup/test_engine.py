@@ -83,6 +83,41 @@ async def test_errors_do_not_show_parameters(engine: AsyncEngine) -> None:
     assert "parameters hidden" in str(caught.value)
 
 
+@pytest.mark.only_on("postgresql", reason="libpq's options are psycopg's")
+async def test_options_of_the_url_join_ours(database_url: URL) -> None:
+    query = {"options": "-csearch_path=elsewhere -cjit=on", "application_name": "theirs"}
+    url = database_url.set(drivername="postgresql+psycopg").update_query_dict(query)
+    engine = engine_for(url, statement_timeout=2.5)
+    names = ("search_path", "jit", "application_name", "statement_timeout")
+
+    values = [await scalar(engine, f"SHOW {name}") for name in names]
+
+    assert values == ["elsewhere", "on", "theirs", "2500ms"]
+    await engine.dispose()
+
+
+@pytest.mark.only_on("mysql", reason="its drivers take a command from the URL")
+@pytest.mark.parametrize(
+    ("command", "ours"), [("set @theirs = 1, @more = 2", 2.5), ("SELECT 1 INTO @theirs", 0)]
+)
+async def test_a_command_of_the_url_joins_ours_if_it_sets_something(
+    database_url: URL, command: str, ours: float
+) -> None:
+    url = database_url.update_query_dict({"init_command": command})
+    engine = engine_for(url, statement_timeout=2.5)
+
+    assert await row(engine, "SELECT @theirs, @@max_statement_time") == (1, ours)
+    await engine.dispose()
+
+
+@pytest.mark.only_on("sqlite", reason="its driver takes the wait for a lock from the URL")
+async def test_the_timeout_of_the_url_is_kept(database_url: URL) -> None:
+    engine = engine_for(database_url.update_query_dict({"timeout": "1.5"}))
+
+    assert await scalar(engine, "PRAGMA busy_timeout") == 1500
+    await engine.dispose()
+
+
 @pytest.mark.only_on("postgresql", reason="SQLite and MariaDB have no application name")
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_postgresql_sessions_have_their_settings(server: Server, driver: str) -> None:
