@@ -54,15 +54,21 @@ def plan_pool(*, processes: int, server_connections: int, reserved: int = 5) -> 
 
 
 async def server_connection_limit(connection: AsyncConnection) -> int | None:
-    """Return how many connections ordinary users may open; None on SQLite, which has no server."""
+    """Return how many connections this user may open; None on SQLite, which has no server."""
     match connection.dialect.name:
         case "postgresql":
             statement = (
-                "SELECT current_setting('max_connections')::int"
+                "SELECT least(nullif(rolconnlimit, -1), current_setting('max_connections')::int"
                 " - current_setting('superuser_reserved_connections')::int"
+                # since PostgreSQL 16, for those who are granted them
+                " - coalesce(current_setting('reserved_connections', true), '0')::int)"
+                " FROM pg_roles WHERE rolname = current_user"
             )
         case "mysql" | "mariadb":
-            statement = "SELECT @@max_connections"
+            statement = (
+                "SELECT least(@@max_connections, coalesce(nullif(@@max_user_connections, 0),"
+                " @@max_connections))"
+            )
         case _:
             return None
     return int(await connection.scalar(text(statement)) or 0)

@@ -1,5 +1,10 @@
+import asyncio
+from uuid import uuid4
+
 import pytest
+from production_patterns.own_postgresql import OwnPostgreSQL
 from servers import Server
+from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -56,3 +61,53 @@ async def test_a_full_pool_answers_with_an_error_and_serves_again(server: Server
 
 async def test_an_engine_without_a_queue_has_no_figures() -> None:
     assert pool_figures(engine_for("sqlite://")) is None
+
+
+@pytest.mark.not_on("sqlite", reason="a file has no accounts")
+async def test_an_accounts_own_limit_counts(engine: AsyncEngine) -> None:
+    name = f"few_{uuid4().hex[:20]}"
+    create, grant = {
+        "postgresql": (
+            f"CREATE ROLE {name} LOGIN PASSWORD '{name}' CONNECTION LIMIT 7",
+            "SELECT 1",
+        ),
+        "mysql": (
+            f"CREATE USER {name} IDENTIFIED BY '{name}' WITH MAX_USER_CONNECTIONS 7",
+            f"GRANT ALL ON `{engine.url.database}`.* TO {name}",
+        ),
+    }[engine.dialect.name]
+    async with engine.begin() as connection:
+        await connection.execute(text(create))
+        await connection.execute(text(grant))
+    few = engine_for(engine.url.set(username=name, password=name))
+    try:
+        async with few.connect() as connection:
+            assert await server_connection_limit(connection) == 7
+    finally:
+        await few.dispose()
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP USER {name}"))
+
+
+@pytest.mark.only_on("postgresql", reason="its setting, since version 16")
+async def test_what_the_server_keeps_back_does_not_count(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        if not await connection.scalar(
+            text("SELECT current_setting('reserved_connections', true)")
+        ):
+            pytest.skip("this server is older")
+    with OwnPostgreSQL() as server:
+        own = engine_for(server.url)
+        async with own.connect() as connection:
+            before = await server_connection_limit(connection)
+            await connection.rollback()
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(text("ALTER SYSTEM SET reserved_connections = 4"))
+        await own.dispose()
+        await asyncio.to_thread(server.restart)
+        async with own.connect() as connection:
+            after = await server_connection_limit(connection)
+        await own.dispose()
+
+    assert before is not None
+    assert after == before - 4
