@@ -19,20 +19,19 @@ def storable(value: T) -> T:
         ValueError: it has a NUL (PostgreSQL), half a surrogate pair (every driver) or a number
             that JSON has not.
     """
-    match value:
-        case str():
-            if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-                raise ValueError("text must not have NUL characters or lone surrogates")
-        case float():
-            if not math.isfinite(value):
-                raise ValueError("numbers must be finite")
-        case list():
-            for item in value:
-                storable(item)
-        case dict():
-            for key, item in value.items():
-                storable(key)
-                storable(item)
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError("text must not have NUL characters or lone surrogates")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("numbers must be finite")
+    elif isinstance(value, list):
+        for item in value:
+            storable(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            storable(key)
+            storable(item)
     return value
 
 
