@@ -1,10 +1,19 @@
 """Tell which writes may be refused: only those need a savepoint, which costs two round trips."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CheckConstraint, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Constraint,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
 from sqlmodel import SQLModel
 
 from snippets.servicebase._constraints import check_columns
@@ -34,18 +43,41 @@ def insert_is_safe(model: type[SQLModel], values: Mapping[str, Any]) -> bool:
 
 @cache
 def guarded(model: type[SQLModel]) -> frozenset[str]:
-    """Return the fields that a unique key, a foreign key or a CHECK watches over."""
+    """Return the fields that a unique key, a foreign key, a CHECK or an EXCLUDE watches over."""
     table, shape = table_of(model), shape_of(model)
     watched = {column for column in table.columns if column.primary_key or column.foreign_keys}
+    for column in table.columns:
+        if column.computed is not None:  # what it is made from may break a rule about it
+            watched |= _named_in(table, [column.computed.sqltext])
     for index in table.indexes:
         if index.unique:
-            watched |= set(index.columns) or set(table.columns)
+            watched |= _watched_by_index(table, index)
     for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint):
-            watched |= set(constraint.columns)
-        elif isinstance(constraint, CheckConstraint):
-            watched |= {table.columns[name] for name in check_columns(constraint)}
+        watched |= _watched_by(table, constraint)
     return frozenset(name for name, column in shape.columns.items() if column in watched)
+
+
+def _watched_by(table: Table, constraint: Constraint) -> set[Column[Any]]:
+    match constraint:
+        case UniqueConstraint():
+            return set(constraint.columns)
+        case CheckConstraint():
+            return {table.columns[name] for name in check_columns(constraint)}
+        case PrimaryKeyConstraint() | ForeignKeyConstraint():
+            return set()  # they are known by their columns
+    return set(table.columns)  # EXCLUDE, whose expressions are often mere text
+
+
+def _watched_by_index(table: Table, index: Index) -> set[Column[Any]]:
+    """Return its columns, those in its expressions, and those that take a row into it (WHERE)."""
+    where = [options.get("where") for options in index.dialect_options.values()]
+    found = set(index.columns) | _named_in(table, [*index.expressions, *where])
+    return found or set(table.columns)
+
+
+def _named_in(table: Table, clauses: Iterable[object]) -> set[Column[Any]]:
+    text = " ".join(map(str, clauses))
+    return {column for column in table.columns if column.name in text}
 
 
 @cache
