@@ -172,14 +172,22 @@ def trace_statements(
     )
 
 
-def measure_pool(meter: "Meter", engine: AsyncEngine) -> None:
-    """Report the pool's figures whenever metrics are collected; `in_use` at `limit` is full."""
+def measure_pool(meter: "Meter", engine: AsyncEngine | None = None, **engines: AsyncEngine) -> None:
+    """Report the pool's figures whenever metrics are collected; `in_use` at `limit` is full.
+
+    Call once per meter, which ignores a second call. Several engines get names, which tell their
+    figures apart: `measure_pool(meter, primary=engine, replica=other)`.
+    """
     from opentelemetry.metrics import Observation
 
+    named = [*([("", engine)] if engine is not None else []), *engines.items()]
+
     def read(_options: "CallbackOptions") -> "Iterable[Observation]":
-        if figures := pool_figures(engine):
-            yield Observation(figures.in_use, {"state": "used"})
-            yield Observation(figures.idle, {"state": "idle"})
-            yield Observation(figures.limit, {"state": "limit"})
+        for name, each in named:
+            pool = {"pool": name} if name else {}
+            if figures := pool_figures(each):
+                yield Observation(figures.in_use, {**pool, "state": "used"})
+                yield Observation(figures.idle, {**pool, "state": "idle"})
+                yield Observation(figures.limit, {**pool, "state": "limit"})
 
     meter.create_observable_gauge("db.client.connections", callbacks=[read])

@@ -2,6 +2,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -376,6 +377,22 @@ async def test_the_figures_of_the_pool_are_metrics(engine: AsyncEngine) -> None:
     assert after == {"used": 0, "idle": 2, "limit": 15}
 
 
+async def test_several_pools_are_told_apart(engine: AsyncEngine) -> None:
+    """Of two calls the second one was ignored: a full pool of the replica was never seen."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    other = engine_for(engine.url)
+    measure_pool(provider.get_meter("test"), primary=engine, replica=other)
+
+    async with engine.connect(), other.connect(), other.connect():
+        found = points(reader)
+    await other.dispose()
+    provider.shutdown()
+
+    used = {p.attributes["pool"]: p.value for p in found if p.attributes["state"] == "used"}
+    assert used == {"primary": 1, "replica": 2}
+
+
 async def test_an_engine_without_a_pool_has_no_metrics() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
@@ -386,8 +403,12 @@ async def test_an_engine_without_a_pool_has_no_metrics() -> None:
 
 
 def figures(reader: InMemoryMetricReader) -> dict[str, float]:
+    return {str(point.attributes["state"]): point.value for point in points(reader)}
+
+
+def points(reader: InMemoryMetricReader) -> Any:
     data = reader.get_metrics_data()
     assert data is not None
     (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
     assert metric.name == "db.client.connections"
-    return {str(point.attributes["state"]): point.value for point in metric.data.data_points}
+    return metric.data.data_points
