@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -105,8 +106,22 @@ def _libpq_url(url: URL) -> str:
     """The URL without its password: arguments are seen by everybody on the machine."""
     left_out = ASYNCPG_DIALECT_KEYS | {"command_timeout", "password"}
     query = {LIBPQ_NAMES.get(k, k): v for k, v in url.query.items() if k not in left_out}
+    query |= _libpq_hosts(url)
     plain = URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
     return plain.render_as_string()
+
+
+def _libpq_hosts(url: URL) -> dict[str, str]:
+    """Return several hosts as lists: for SQLAlchemy they are `host=a:5432&host=b:5432`, too."""
+    hosts, ports = (url.query.get(name, ()) for name in ("host", "port"))
+    if isinstance(hosts, str):
+        hosts = tuple(hosts.split(","))
+    found = [re.fullmatch(r"([^:]+):(\d+)", host) for host in hosts]
+    if any(found):
+        ports = tuple(match[2] if match else "" for match in found)  # "": libpq's default
+        hosts = tuple(match[1] if match else host for match, host in zip(found, hosts, strict=True))
+    given = {"host": hosts, "port": ports}
+    return {name: v if isinstance(v, str) else ",".join(v) for name, v in given.items() if v}
 
 
 def _mysql_options(url: URL) -> list[str]:

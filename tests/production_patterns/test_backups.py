@@ -11,7 +11,7 @@ import psutil
 import pytest
 from migrations.project import Project
 from servers import Server, required_names
-from sqlalchemy import MetaData, func, text
+from sqlalchemy import MetaData, func, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import col, select
@@ -25,6 +25,7 @@ from snippets.production_patterns._restore_checks import advance_sequences
 from snippets.production_patterns.backups import (
     BackupError,
     _dump_command,
+    _libpq_hosts,
     back_up,
     restore,
     verify_restore,
@@ -271,6 +272,36 @@ async def test_the_tools_get_the_url_without_its_password(
     assert "***" not in arguments  # it would be tried as the password
     assert "sslmode=prefer" in arguments
     assert (tmp_path / "backup").stat().st_size > 0
+
+
+@pytest.mark.only_on("postgresql", reason="libpq has its own way to write several hosts")
+async def test_the_tools_get_all_hosts_of_the_url(engine: AsyncEngine, tmp_path: Path) -> None:
+    """`host=a:5432&host=b:5432` was handed on: `could not translate host name "b:5432"`."""
+    here = engine.url.host or engine.url.query["host"]
+    hosts = [f"{here}:{engine.url.port or 5432}", "127.0.0.1:1"]
+    url = engine.url.set(host=None, port=None)
+    url = url.update_query_dict({"host": hosts, "target_session_attrs": "read-write"})
+    several = engine_for(url)
+
+    await back_up(several, tmp_path / "backup")
+    await several.dispose()
+
+    assert (tmp_path / "backup").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "host=a:5432&host=b:5433",
+        "host=a,b&port=5432,5433",
+        "host=a&host=b&port=5432&port=5433",
+    ],
+)
+def test_several_hosts_are_lists_for_libpq(query: str) -> None:
+    assert _libpq_hosts(make_url(f"postgresql+asyncpg://u@/db?{query}")) == {
+        "host": "a,b",
+        "port": "5432,5433",
+    }
 
 
 # --- each check fails on a restore that is broken in its way ---
