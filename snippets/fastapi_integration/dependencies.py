@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import fastapi
 from fastapi import Depends, Request
@@ -15,6 +16,7 @@ from snippets.servicebase.service import ServiceBase
 Factory = async_sessionmaker[AsyncSession]
 ServiceT = TypeVar("ServiceT", bound=ServiceBase[Any, Any, Any])
 READS = {"GET", "HEAD"}
+PLAIN = "/:@!$&'()*+,;=~"  # what a path may have as it is (RFC 3986)
 
 
 def scope_option(version: str = fastapi.__version__) -> dict[str, Any]:
@@ -71,4 +73,5 @@ def path_of(request: Request, route: str, **parameters: Any) -> str:
     `request.url_for` would put the Host header before it, whatever a client has written there.
     """
     root = request.scope.get("root_path", "").rstrip("/")
-    return f"{root}{request.app.url_path_for(route, **parameters)}"
+    path = f"{root}{request.app.url_path_for(route, **parameters)}"
+    return quote(path, safe=PLAIN)  # a `?` in a key would end it, and a header takes no `é`

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from httpx import ASGITransport, AsyncClient
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,6 +16,7 @@ from snippets.database_setup.settings import DatabaseSettings
 from snippets.fastapi_integration import app as app_module
 from snippets.fastapi_integration import crud_router
 from snippets.fastapi_integration._cinema import Booking, Film, Screening
+from snippets.fastapi_integration.dependencies import path_of
 from snippets.fastapi_integration.testing import running_client
 
 TABLES = [Film, Screening, Booking]
@@ -61,6 +62,27 @@ async def test_the_location_has_the_prefix_of_the_router(
 
         assert created.headers["location"] == f"/v1/cinema/films/{created.json()['id']}"
         assert (await client.get(created.headers["location"])).json() == created.json()
+
+
+async def test_the_location_has_a_key_of_any_letters() -> None:
+    """`é` in a header was a 500 after the row was written, and `?` cut the key."""
+    app = FastAPI()
+
+    @app.get("/labels/{name}")
+    async def read_label(name: str) -> str:
+        return name
+
+    @app.post("/labels")
+    async def create_label(name: str, request: Request, response: Response) -> None:
+        response.headers["Location"] = path_of(request, "read_label", name=name)
+
+    transport = ASGITransport(app=app, root_path="/é")
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        for name in ("plain", "café", "東", "a?b#c", "50% off", "a:b@c"):
+            created = await client.post("/é/labels", params={"name": name})
+            read = await client.get(created.headers["location"])
+
+            assert read.json() == name
 
 
 async def test_a_change_takes_what_was_sent_and_null_is_a_value(client: AsyncClient) -> None:
