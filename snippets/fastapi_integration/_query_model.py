@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from pydantic import Field as Limit
 
 from snippets.fastapi_integration.bodies import Moment, Text, may_be_left_out
+from snippets.servicebase._cursor_token import MAX_LENGTH
 from snippets.servicebase.offset_pagination import MAX_OFFSET
 from snippets.servicebase.query_parameters import (
     LIST_OPERATORS,
@@ -32,7 +33,7 @@ def offset_query(service: AnyService) -> Callable[..., Any]:
 
 def cursor_query(service: AnyService) -> Callable[..., Any]:
     """Return the dependency that reads filters, `sort`, `limit` and `cursor`."""
-    return _query(service, cursor=(Annotated[str, Limit(max_length=4000)], may_be_left_out()))
+    return _query(service, cursor=(Annotated[str, Limit(max_length=MAX_LENGTH)], may_be_left_out()))
 
 
 def _query(service: AnyService, **paging: Any) -> Callable[..., Any]:

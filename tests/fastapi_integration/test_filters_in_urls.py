@@ -3,16 +3,25 @@ from typing import Annotated, Any, ClassVar
 
 import fastapi
 import pytest
-from fastapi import FastAPI, Query
+from fastapi import Depends, FastAPI, Query
 from httpx import AsyncClient
 from pydantic import BaseModel, ValidationError
 from pydantic import Field as Limit
 from sqlmodel import Field, SQLModel
 from statements import StatementLog
 
-from snippets.fastapi_integration._cinema import Booking, Film, Screening
-from snippets.fastapi_integration._query_model import query_model
+from snippets.fastapi_integration._cinema import (
+    Booking,
+    Film,
+    FilmPublic,
+    FilmService,
+    Screening,
+)
+from snippets.fastapi_integration._query_model import cursor_query, query_model
+from snippets.fastapi_integration.dependencies import provided
 from snippets.fastapi_integration.testing import running_client
+from snippets.servicebase.cursor_pagination import CursorPage
+from snippets.servicebase.query_parameters import ListQuery
 from snippets.servicebase.service import ServiceBase
 
 TABLES = [Film, Screening, Booking]
@@ -197,6 +206,41 @@ def test_other_types_are_taken_as_the_column_has_them() -> None:
 
     assert values.open == "true"  # type: ignore[attr-defined]
     assert values.entered_on == dt.date(2026, 1, 31)  # type: ignore[attr-defined]
+
+
+class BySynopsis(FilmService):
+    sortable = ("synopsis",)
+
+
+async def test_a_feed_takes_the_cursor_of_a_long_text(
+    app: FastAPI, client: AsyncClient, films: None
+) -> None:
+    """4000 characters were taken, of which a text of 500 Chinese ones needs more."""
+
+    @app.get("/by-synopsis")
+    async def feed(
+        query: Annotated[ListQuery, Depends(cursor_query(BySynopsis))],
+        found: Annotated[BySynopsis, Depends(provided(BySynopsis))],
+    ) -> CursorPage[FilmPublic]:
+        page = await found.cursor_page(
+            *query.where, order_by=query.order_by, limit=query.limit, cursor=query.cursor
+        )
+        return page.map(FilmPublic.model_validate)
+
+    for number, sign in enumerate("\u6771\U0001f3ac"):
+        long = {"title": f"long {number}", "year": 1999, "synopsis": sign * 2000}
+        assert (await client.post("/films", json=long)).status_code == 201
+
+    query: dict[str, Any] = {"sort": "-synopsis", "limit": 1}
+    seen = 0
+    while True:
+        page = (await client.get("/by-synopsis", params=query)).json()
+        seen += len(page["items"])
+        if page["next"] is None:
+            break
+        query["cursor"] = page["next"]
+
+    assert seen == len(FILMS) + 2
 
 
 def test_a_service_that_opens_nothing_has_pages_only() -> None:
