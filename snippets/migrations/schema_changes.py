@@ -1,5 +1,6 @@
 """Change tables that have rows: each function undoes what its partner did, row by row."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from snippets.migrations.data_migrations import Op, online
 from snippets.migrations.environment import PARKED, keep_as_written
 
 MYSQL = {"mysql", "mariadb"}
+LONGEST_NAME = 63  # bytes: PostgreSQL cuts a longer one in silence, MariaDB refuses it
 
 
 class UnexpectedValueError(ValueError):
@@ -195,6 +197,15 @@ def change_allowed_values(
 # --- unique ---
 
 
+def parked_name(*names: str) -> str:
+    """Return the name of the table that keeps what goes; a digest ends one that is too long."""
+    name = PARKED + "_".join(names)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + f"_{digest}"
+
+
 def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: str) -> int:
     """Keep the row with the lowest id of those that are equal: a unique constraint can follow.
 
@@ -217,9 +228,11 @@ def park_duplicates(op: Op, table: str, columns: Sequence[str], child: str, by: 
     copies = sa.select(places.c.id).where(places.c.place > 1)
     for name in sa.inspect(connection).get_table_names():
         _refuse_other_references(connection, name, rows, rows.c.id.in_(copies), (child, by))
-    removed = _copy(op, PARKED + table, rows, rows.c.id.in_(copies))
+    removed = _copy(op, parked_name(table), rows, rows.c.id.in_(copies))
     refer = children.c[by].in_(sa.select(removed.c.id))
-    before = _copy(op, PARKED + child, children, refer, sa.Column(f"new_{by}", children.c[by].type))
+    before = _copy(
+        op, parked_name(child), children, refer, sa.Column(f"new_{by}", children.c[by].type)
+    )
     equal = sa.and_(*(column == removed.c[column.name] for column in same))
     # No min(): PostgreSQL has none for UUIDs.
     kept = sa.select(rows.c.id).join_from(rows, removed, equal).order_by(rows.c.id).limit(1)
@@ -256,18 +269,18 @@ def _refuse_other_references(
 def restore_duplicates(op: Op, table: str, child: str, by: str) -> None:
     """Undo it, but leave rows of `child` alone that have come to refer to something else."""
     connection = online(op)
-    rows, removed = table_of(op, table), table_of(op, PARKED + table)
+    rows, removed = table_of(op, table), table_of(op, parked_name(table))
     values = [column for column in removed.c if rows.c[column.name].computed is None]
     names = [column.name for column in values]
     connection.execute(sa.insert(rows).from_select(names, sa.select(*values)))
-    children, before = table_of(op, child), table_of(op, PARKED + child)
+    children, before = table_of(op, child), table_of(op, parked_name(child))
     here = before.c.id == children.c.id
     since = before.c.get(f"new_{by}", children.c[by])  # which older versions did not keep
     same = sa.exists().where(here, since == children.c[by])
     old = sa.select(before.c[by]).where(here).scalar_subquery()
     connection.execute(sa.update(children).where(same).values({by: old}))
-    op.drop_table(PARKED + table)
-    op.drop_table(PARKED + child)
+    op.drop_table(parked_name(table))
+    op.drop_table(parked_name(child))
 
 
 def _copy(
@@ -307,7 +320,7 @@ def park_column(op: Op, table: str, column: str) -> None:
     source = table_of(op, table)
     if shared := ", ".join(sorted({*map(str, _constraints_with(source, column))})):
         raise ValueError(f"drop {shared} first: {table}.{column} is in it")
-    name = f"{PARKED}{table}_{column}"
+    name = parked_name(table, column)
     key, value = source.c.id, source.c[column]
     op.create_table(name, sa.Column("id", key.type), sa.Column(column, _existing(value.type)))
     parked = sa.table(name, sa.column("id"), sa.column(column))
@@ -339,7 +352,7 @@ def _constraints_with(table: sa.Table, column: str) -> Iterator[Any]:
 
 def restore_column(op: Op, table: str, column: sa.Column[Any]) -> None:
     """Add the column again, nullable, with the values of rows that are still there."""
-    name = f"{PARKED}{table}_{column.name}"
+    name = parked_name(table, column.name)
     parked = table_of(op, name)
     _add_column(op, table, column)
     rows = sa.table(table, sa.column("id"), sa.column(column.name))

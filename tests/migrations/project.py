@@ -114,7 +114,7 @@ class Project:
 
     async def table(self, name: str) -> list[tuple[Any, ...]]:
         """All rows of a table, in the order of its first column."""
-        return await self.rows(f"SELECT * FROM {name} ORDER BY 1")
+        return await self.rows(_all_rows(name))
 
     async def inspect(self, what: str, *arguments: Any) -> Any:
         return await self._with_connection(
@@ -131,11 +131,10 @@ class Project:
             inspector = sa.inspect(connection)
             found: dict[str, Any] = {"tables": set(inspector.get_table_names())}
             for name in tables:
-                query = sa.text(f"SELECT * FROM {name} ORDER BY 1")
                 columns = inspector.get_columns(name)
                 checks = inspector.get_check_constraints(name)
                 found[name] = {
-                    "rows": [tuple(row) for row in connection.execute(query)],
+                    "rows": [tuple(row) for row in connection.execute(_all_rows(name))],
                     "columns": {c["name"]: (str(c["type"]), c["nullable"]) for c in columns},
                     "checks": {c["name"] for c in checks},
                     "indexes": {i["name"] for i in inspector.get_indexes(name)},
@@ -165,6 +164,10 @@ class Project:
                 return await connection.run_sync(work)
         finally:
             await engine.dispose()
+
+
+def _all_rows(name: str) -> sa.Select[Any]:
+    return sa.select(sa.text("*")).select_from(sa.table(name)).order_by(sa.text("1"))
 
 
 def _execute(connection: sa.Connection, statements: Sequence[str | sa.Executable]) -> None:

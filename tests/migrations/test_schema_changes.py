@@ -9,7 +9,7 @@ from migrations.project import Project
 from sqlalchemy.exc import DBAPIError
 
 from snippets.migrations.data_migrations import OfflineError
-from snippets.migrations.schema_changes import UnexpectedValueError
+from snippets.migrations.schema_changes import UnexpectedValueError, parked_name
 from snippets.models.timestamps import UTCTimestamp, utc_now
 
 IMPORTS = "from snippets.migrations.schema_changes import *"
@@ -752,6 +752,41 @@ async def test_a_column_goes_in_two_steps_and_its_values_come_back(project: Proj
     assert await project.rows("SELECT id, holder, premium, state FROM policy ORDER BY id") == before
     assert (await project.columns("policy"))["holder"]["nullable"] is False
     assert await project.tables() == {"alembic_version", "claim", "policy"}
+
+
+async def test_what_is_parked_comes_back_whatever_the_length_of_its_name(project: Project) -> None:
+    """PostgreSQL cut the name of the parked table, found nothing, and a second one was in the way;
+    MariaDB: `Incorrect table name`.
+    """
+    table = "warranties_of_ships_that_sail_under_another_flag"
+    columns = [f"date_on_which_the_{what}_was_signed" for what in ("first", "second")]
+    plain = ", ".join(f'sa.Column("{column}", sa.String(20))' for column in columns)
+    create = f'op.create_table("{table}", sa.Column("id", sa.Integer, primary_key=True), {plain})'
+    project.revision("long", create, f'op.drop_table("{table}")')
+    await project.upgrade()
+    await project.insert(table, {"id": 1} | dict.fromkeys(columns, "May"))
+    project.revision(
+        "park",
+        "\n".join(f'park_column(op, "{table}", "{column}")' for column in columns),
+        "\n".join(
+            f'restore_column(op, "{table}", sa.Column("{column}", sa.String(20)))'
+            for column in columns
+        ),
+        imports=IMPORTS,
+    )
+
+    await project.up_and_down(table)
+
+    assert await project.table(table) == [(1,)]
+    await project.downgrade()
+    assert await project.table(table) == [(1, "May", "May")]
+
+
+def test_names_of_parked_tables_fit_and_differ() -> None:
+    assert parked_name("policy", "state") == "parked_policy_state"
+    long = [parked_name("ä" * 40, column) for column in ("a", "b")]
+    assert len({*long}) == 2
+    assert all(len(name.encode()) <= 63 and name.startswith("parked_ä") for name in long)
 
 
 async def test_a_migration_that_reads_rows_says_so_offline(project: Project) -> None:

@@ -443,7 +443,7 @@ async def test_a_member_is_lost_by_all_columns_that_have_the_type(surveys: Proje
     await surveys.execute("INSERT INTO survey VALUES (4, 'FAIR')")
     found = [row[1:] for row in await surveys.table("survey")]
     assert found == [("FAIR", "FAIR")] * 5
-    assert await surveys.table('"Pilot"') == [(1, "FAIR", "FAIR")]
+    assert await surveys.table("Pilot") == [(1, "FAIR", "FAIR")]
     types = await surveys.rows("SELECT typname FROM pg_type WHERE typname LIKE 'grade%'")
     assert types == [("grade",)]
 
