@@ -79,4 +79,5 @@ def _column(column: Any) -> tuple[str, Any, Any]:
 
 
 def _named(items: list[Any]) -> dict[str, Any]:
-    return {str(item["name"]): item for item in items}
+    """Return them by name, in any order; on SQLite many have none."""
+    return {str(item["name"] or item): item for item in items}

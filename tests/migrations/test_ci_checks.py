@@ -89,6 +89,29 @@ async def test_a_downgrade_that_forgets_something_is_named(project: Project) -> 
         await check(project)
 
 
+async def test_one_of_several_nameless_keys_that_a_downgrade_forgets_is_seen(
+    project: Project,
+) -> None:
+    """On SQLite they have no name: of all that have none the last alone was compared."""
+
+    def leg(harbour: str = "", vessel: str = "") -> str:
+        columns = f"harbour_id INTEGER {harbour}, vessel_id INTEGER {vessel}"
+        return f'op.execute("CREATE TABLE leg (id INTEGER PRIMARY KEY, {columns})")'
+
+    parents = [
+        f'op.create_table("{name}", sa.Column("id", sa.Integer, primary_key=True))'
+        for name in ("harbour", "vessel")
+    ]
+    drop = [f'op.drop_table("{name}")' for name in ("leg", "harbour", "vessel")]
+    both = leg("REFERENCES harbour (id)", "REFERENCES vessel (id)")
+    project.revision("second", "\n".join([*parents, both]), "\n".join(drop))
+    forgetful = leg("REFERENCES harbour (id)")
+    project.revision("third", f"{drop[0]}\n{leg()}", f"{drop[0]}\n{forgetful}")
+
+    with pytest.raises(IrreversibleError, match=r"^the downgrade of third changes leg$"):
+        await check(project)
+
+
 @pytest.mark.only_on("postgresql", reason="only there an enum is a type of its own")
 async def test_a_type_that_stays_behind_is_named(project: Project) -> None:
     project.last = None
