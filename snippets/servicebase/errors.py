@@ -45,7 +45,7 @@ class NotFoundError(ServiceError):
 
 
 class WriteError(ServiceError):
-    """The database refused a row; `columns` are names of `model`, as far as they can be known."""
+    """The database refused a row; `columns` are fields of `model`, as far as they can be known."""
 
     reason = "was refused"
 
@@ -156,8 +156,10 @@ def _refusal(error: DBAPIError, model: type[SQLModel], *, deleting: bool) -> Ser
     # NOT NULL: a relationship without `passive_deletes` sets the keys of its children to NULL.
     if deleting and failure.kind in {ErrorKind.FOREIGN_KEY, ErrorKind.NOT_NULL}:
         return StillReferencedError(model, failure.constraint, shape_of(model).key)
+    fields = {column.name: name for name, column in shape_of(model).columns.items()}
     columns = failure.columns or columns_of(model, failure)
-    return ERRORS[failure.kind](model, failure.constraint, columns)
+    named = (fields.get(column, column) for column in columns)
+    return ERRORS[failure.kind](model, failure.constraint, named)
 
 
 @asynccontextmanager

@@ -152,7 +152,19 @@ class RentalData(BaseModel):
 class RentalService(ServiceBase[Rental, RentalData, RentalData]): ...
 
 
-TABLES = [*songs.TABLES, Gig, Poster, Wall, Nail, Rental]
+class Wherry(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    class_: str = Field(sa_column=sa.Column("class", sa.String(10), unique=True, nullable=False))
+
+
+class WherryData(BaseModel):
+    class_: str | None
+
+
+class WherryService(ServiceBase[Wherry, WherryData, WherryData]): ...
+
+
+TABLES = [*songs.TABLES, Gig, Poster, Wall, Nail, Rental, Wherry]
 REFUSED: list[tuple[dict[str, Any], type[WriteError], tuple[str, ...]]] = [
     ({}, ConflictError, ("hall", "night")),
     ({"night": 2, "ticket": "t"}, ConflictError, ("ticket",)),
@@ -574,3 +586,16 @@ def test_what_a_rule_over_expressions_names_asks_for_a_savepoint() -> None:
     assert not update_is_safe(Rental, {"tag": "red"})
     assert not update_is_safe(Rental, {"returned_on": None})
     assert not update_is_safe(Rental, {"first_day": 2})
+
+
+async def test_a_refusal_names_the_field_where_its_column_has_another_name(
+    session: AsyncSession,
+) -> None:
+    """Clients were told of `class`, which no schema has."""
+    ferries = WherryService(session)
+    await ferries.create(WherryData(class_="car"))
+
+    for value, kind in (("car", ConflictError), (None, RequiredValueError)):
+        with pytest.raises(kind) as caught:
+            await ferries.create(WherryData(class_=value))
+        assert caught.value.columns == ("class_",)
