@@ -47,6 +47,21 @@ def _has_default(column: Column[Any]) -> bool:
     return column is generated or column.default is not None or column.server_default is not None
 
 
+def fill_in(model: type[SQLModel], rows: Iterable[Row]) -> None:
+    """Add the defaults that a new object has and the columns don't: those beside `sa_column`."""
+    columns = shape_of(model).columns
+    fields = {
+        name: field
+        for name, field in model.model_fields.items()
+        if name in columns and not field.is_required() and not _has_default(columns[name])
+    }
+    for row in rows:
+        for name in fields.keys() - row.keys():
+            value = fields[name].get_default(call_default_factory=True)
+            if value is not None:
+                row[name] = value
+
+
 def leave_to_generate(model: type[SQLModel], rows: Iterable[Row]) -> set[str]:
     """Take out a generated key that is None: in one statement for many rows it would be NULL."""
     column = table_of(model).autoincrement_column
@@ -68,6 +83,7 @@ async def insert_many(
         WriteError: a row was refused, and none was inserted; what was done before stays.
     """
     loaded: dict[int, ModelT] = {}
+    fill_in(model, rows)
     leave_to_generate(model, rows)
     async with contained(session, model):
         for positions in batches(model, rows):
@@ -120,6 +136,7 @@ async def upsert_many(
         InvalidValueError: `on` is no unique key, or the rows repeat it or leave it out.
         ConflictError: a row met another unique key, or a row outside the scope.
     """
+    fill_in(model, rows)
     without = leave_to_generate(model, rows)
     _check_on(model, rows, on)
     loaded: dict[int, ModelT] = {}

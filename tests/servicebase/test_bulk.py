@@ -43,6 +43,24 @@ class PressingCreate(BaseModel):
 class PressingService(ServiceBase[Pressing, PressingCreate, PressingCreate]): ...
 
 
+class Sleeve(SQLModel, table=True):
+    """Its columns know nothing of the defaults of its fields."""
+
+    code: str = Field(max_length=10, primary_key=True)
+    colour: str = Field(default="grey", sa_column=sa.Column(sa.String(10), nullable=False))
+    serial: uuid.UUID | None = Field(
+        default_factory=uuid.uuid4, sa_column=sa.Column(sa.Uuid, nullable=True)
+    )
+
+
+class SleeveData(BaseModel):
+    code: str
+    colour: str | None = None
+
+
+class SleeveService(ServiceBase[Sleeve, SleeveData, SleeveData]): ...
+
+
 class Chart(SQLModel, table=True):
     week: int = Field(primary_key=True)
     place: int = Field(primary_key=True)
@@ -78,7 +96,7 @@ class TakeData(BaseModel):
 class TakeService(ServiceBase[Take, TakeData, TakeData]): ...
 
 
-TABLES = [*songs.TABLES, Pressing, Chart, Tag, Take]
+TABLES = [*songs.TABLES, Pressing, Sleeve, Chart, Tag, Take]
 
 
 async def test_a_thousand_rows_are_one_statement_and_come_back_in_order(
@@ -398,3 +416,17 @@ async def test_keys_that_the_collation_takes_for_equal_are_repeated_keys(
 
     assert await service.exists(word="rock") is (session.get_bind().dialect.name != "mysql")
     assert await service.exists(word="jazz")
+
+
+async def test_rows_have_the_defaults_that_an_object_has(session: AsyncSession) -> None:
+    """Beside `sa_column` they are the field's alone: `lacks a required value`, or NULL."""
+    service = SleeveService(session)
+    one = await service.create(SleeveData(code="a"))
+
+    items = [SleeveData(code="b"), SleeveData(code="c", colour="red")]
+    many = await service.create_many(items)
+    changed = await service.upsert_many([SleeveData(code="c"), SleeveData(code="d")], on="code")
+
+    assert [row.colour for row in (one, *many)] == ["grey", "grey", "red"]
+    assert [row.colour for row in changed] == ["red", "grey"]
+    assert len({row.serial for row in (one, *many, *changed)} - {None}) == 4
