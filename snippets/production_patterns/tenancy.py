@@ -274,7 +274,7 @@ def _tell_row_security(
         connection.execute(statement, {"name": SETTING, "tenant": str(session.tenant_id)})
 
 
-def row_security_statements(table: str) -> list[str]:
+def row_security_statements(table: str, schema: str | None = None) -> list[str]:
     """Return what a migration executes for a table with `tenant_id`, on PostgreSQL.
 
     FORCE binds the table's owner too; superusers and roles with BYPASSRLS pass all the same.
@@ -283,7 +283,8 @@ def row_security_statements(table: str) -> list[str]:
     mine = f"tenant_id = nullif(current_setting('{SETTING}', true), '')::int"
     dialect: Any = postgresql.dialect
     quote = dialect().identifier_preparer.quote
-    name, policy = quote(table), quote(f"{table}_tenant")
+    name = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
+    policy = quote(f"{table}_tenant")
     return [
         f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
@@ -293,10 +294,11 @@ def row_security_statements(table: str) -> list[str]:
 
 async def unprotected_tables(connection: AsyncConnection) -> list[str]:
     """Return the tenant tables that row level security leaves open to this role; at start-up."""
-    names = sorted(inspect(model).local_table.name for model in _tenant_models())
+    tables = {inspect(model).local_table for model in _tenant_models()}
     active = select(func.row_security_active(bindparam("name", type_=Text)))
-    quote = connection.dialect.identifier_preparer.quote  # PostgreSQL reads it as SQL does
-    return [name for name in names if not await connection.scalar(active, {"name": quote(name)})]
+    name = connection.dialect.identifier_preparer.format_table  # PostgreSQL reads it as SQL does
+    ordered = sorted(tables, key=lambda table: table.fullname)
+    return [t.fullname for t in ordered if not await connection.scalar(active, {"name": name(t)})]
 
 
 class TenantSchemaBase(SQLModel):

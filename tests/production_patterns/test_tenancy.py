@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     URL,
+    MetaData,
     column,
     exists,
     func,
@@ -29,7 +30,7 @@ from sqlalchemy.orm import (
     with_expression,
     with_loader_criteria,
 )
-from sqlalchemy.schema import DropSchema
+from sqlalchemy.schema import CreateSchema, DropSchema
 from sqlmodel import Field, SQLModel, col, delete, insert, select, true, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from statements import StatementLog
@@ -38,6 +39,7 @@ from snippets.async_operations.bulk_writes import insert_rows, update_by_key
 from snippets.async_operations.transactions import Account
 from snippets.database_setup.engine import engine_for
 from snippets.database_setup.session import session_factory, session_scope
+from snippets.production_patterns import tenancy
 from snippets.production_patterns.tenancy import (
     Contract,
     Document,
@@ -714,6 +716,40 @@ async def test_tables_without_protection_are_found(
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE folder NO FORCE ROW LEVEL SECURITY"))
     assert await unprotected(app_engine) == ["folder"]
+
+
+class Vault(SQLModel, table=True):
+    """As a tenant's model in a schema is; a real one would be looked for by all other tests."""
+
+    metadata = MetaData()
+    __table_args__ = {"schema": "Safe"}
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant_id: int
+
+
+@on_postgresql
+async def test_a_table_of_a_schema_is_protected_and_looked_for(
+    engine: AsyncEngine, role: str, app_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the table's name alone: `relation "vault" does not exist`."""
+    monkeypatch.setattr(tenancy, "_tenant_models", lambda: [Vault])
+    async with engine.begin() as connection:
+        await connection.execute(CreateSchema("Safe"))
+        await connection.run_sync(Vault.__table__.create)
+        await connection.execute(text(f'GRANT USAGE ON SCHEMA "Safe" TO {role}'))
+    async with app_engine.connect() as connection:
+        before = await unprotected_tables(connection)
+
+    async with engine.begin() as connection:
+        for statement in row_security_statements("vault", schema="Safe"):
+            await connection.execute(text(statement))
+    async with app_engine.connect() as connection:
+        after = await unprotected_tables(connection)
+    async with engine.begin() as connection:
+        await connection.execute(DropSchema("Safe", cascade=True))
+
+    assert (before, after) == (["Safe.vault"], [])
 
 
 async def add_contract(engine: AsyncEngine, partner: str) -> list[str]:
