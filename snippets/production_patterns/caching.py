@@ -80,7 +80,11 @@ class Cache:
     async def get(
         self, key: str, kind: TypeAdapter[T], load: Callable[[AsyncSession], Awaitable[T]]
     ) -> T:
-        """Return the cached value, or what `load` returns: schemas, never objects of a session."""
+        """Return the cached value, or what `load` returns: schemas, never objects of a session.
+
+        JSON has no infinity and no NaN: without `ser_json_inf_nan="constants"` in its config, a
+        schema that has them comes back with None, or is refused.
+        """
         cached = await self._backend.get(key)
         if cached is not None:
             with suppress(ValidationError):  # stored by a release whose schema is another

@@ -494,3 +494,27 @@ async def test_a_random_mix_of_readers_and_writers_ends_with_the_last_committed_
     await asyncio.gather(*readers)
 
     assert await cents(cache) == 14
+
+
+class Reading(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    value: float | None
+
+
+class CarelessReading(BaseModel):
+    value: float | None
+
+
+async def test_an_infinite_number_needs_a_word_in_its_schema(cache: Cache) -> None:
+    async def load(_session: AsyncSession) -> Reading:
+        return Reading(value=float("inf"))
+
+    async def load_careless(_session: AsyncSession) -> CarelessReading:
+        return CarelessReading(value=float("inf"))
+
+    found = [await cache.get("reading", TypeAdapter(Reading), load) for _ in range(2)]
+    lost = await cache.get("careless", TypeAdapter(CarelessReading), load_careless)
+
+    assert [reading.value for reading in found] == [float("inf")] * 2
+    assert lost.value is None
