@@ -1,5 +1,6 @@
 """Write many rows in one statement, and get them back as objects in the order of the input."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
@@ -272,7 +273,8 @@ def _check_on(model: type[SQLModel], rows: Sequence[Row], on: Sequence[str]) -> 
             )
     keys = list(map(itemgetter(*on), rows))
     if len(set(keys)) < len(keys):
-        key = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(keys)  # counted key by key, 100 000 rows would take minutes
+        key = next(key for key in keys if counts[key] > 1)
         raise InvalidValueError(
             f"row {keys.index(key)} and a later one have the same {tuple(on)}: {key!r}"
         )
