@@ -17,7 +17,10 @@ SESSION_READ_ONLY = "SET SESSION TRANSACTION READ ONLY", "SET SESSION TRANSACTIO
 
 @asynccontextmanager
 async def read_only_scope(factory: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """Yield a session in which the server refuses writes and DDL; for reports, exports and GET."""
+    """Yield a session in which the server refuses writes and DDL; for reports, exports and GET.
+
+    The factory is one of an engine: a connection that has begun a transaction is too late.
+    """
     async with factory() as session:
         event.listen(session.sync_session, "after_begin", _refuse_writes)
         yield session

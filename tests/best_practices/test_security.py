@@ -16,6 +16,7 @@ from snippets.best_practices.query_plans import Letter
 from snippets.best_practices.security import grant_rows_only, read_only_scope
 from snippets.best_practices.testing import new_letter
 from snippets.database_setup.engine import engine_for
+from snippets.fastapi_integration.testing import rolled_back_sessions
 
 TABLES = [Letter]
 Factory = async_sessionmaker[AsyncSession]
@@ -203,3 +204,18 @@ async def test_rows_of_a_database_with_a_similar_name_stay_closed(
         async with engine.begin() as connection:
             for name in (mine, similar):
                 await connection.execute(text(f"DROP DATABASE `{name}`"))
+
+
+@pytest.mark.not_on("postgresql", reason="there a savepoint ends with what was set in it")
+async def test_a_connection_that_has_begun_is_too_late(engine: AsyncEngine) -> None:
+    async def read_then_write(factory: Factory) -> None:
+        async with read_only_scope(factory) as session:
+            await session.exec(select(Letter.code))
+        async with factory() as session:
+            await new_letter(session)
+
+    async with rolled_back_sessions(engine) as factory:
+        with pytest.raises(DBAPIError) as caught:
+            await read_then_write(factory)
+
+    assert classify(caught.value).code in READ_ONLY | {1568}
