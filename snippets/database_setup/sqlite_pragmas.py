@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any
 
-from sqlalchemy import Connection, ExceptionContext, event
+from sqlalchemy import Connection, ExceptionContext, StaticPool, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -61,6 +61,8 @@ def _leave_ended_transaction(context: ExceptionContext) -> None:
     if context.statement is None or connection is None or not connection.in_transaction():
         return
     if connection.invalidated or _is_autocommit(connection):
+        return
+    if isinstance(connection.engine.pool, StaticPool):  # in memory: the connection is all there is
         return
     if not connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
         context.is_disconnect = True

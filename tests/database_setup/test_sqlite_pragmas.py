@@ -111,7 +111,6 @@ async def test_a_savepoint_alone_can_be_undone(factory: Factory) -> None:
 
 
 @sqlite_only
-@sqlite_only
 @pytest.mark.parametrize("inside", [False, True])
 async def test_what_follows_in_a_transaction_that_sqlite_has_ended_is_not_saved_alone(
     factory: Factory, inside: bool
@@ -135,6 +134,19 @@ async def test_what_follows_in_a_transaction_that_sqlite_has_ended_is_not_saved_
     assert await names(factory) == ["anew"]
 
 
+async def test_a_database_in_memory_is_not_lost_with_its_transaction() -> None:
+    engine = engine_for("sqlite://")
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE binder (id INTEGER PRIMARY KEY)"))
+        await connection.execute(text("INSERT INTO binder VALUES (1)"))
+    async with engine.connect() as connection:
+        with pytest.raises(IntegrityError, match="UNIQUE"):
+            await connection.execute(text("INSERT OR ROLLBACK INTO binder VALUES (1)"))
+        await connection.rollback()
+        assert await connection.scalar(text("SELECT count(*) FROM binder")) == 1
+    await engine.dispose()
+
+
 @sqlite_only
 async def test_under_autocommit_an_error_ends_its_statement_alone(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
@@ -146,6 +158,7 @@ async def test_under_autocommit_an_error_ends_its_statement_alone(engine: AsyncE
         await connection.execute(text("SELECT 1"))
 
 
+@sqlite_only
 async def test_a_reader_is_not_blocked_by_a_writer(factory: Factory) -> None:
     async with factory() as writer, factory() as reader:
         writer.add(Binder(name="new"))
