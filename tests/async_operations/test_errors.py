@@ -377,7 +377,7 @@ async def test_a_changed_row_behind_a_lost_savepoint_is_a_serialization_failure(
     await two_gauges(engine)
 
     async with engine.connect() as connection:
-        try:  # the default of MariaDB 11.6 on
+        try:
             await connection.execute(text("SET innodb_snapshot_isolation = ON"))
         except DBAPIError:
             pytest.skip("this server has no innodb_snapshot_isolation")
