@@ -1,5 +1,7 @@
 """Checks of the pages: their frame, their blocks, and the trees that mirror them."""
 
+import ast
+import re
 from collections.abc import Iterator
 
 import sync
@@ -45,6 +47,20 @@ def page_structure(bundle: Bundle) -> Iterator[Note]:
             yield Note(path, line, "the frame of sections is incomplete", fix)
 
 
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+
+
+def empty_sections(bundle: Bundle) -> Iterator[Note]:
+    """Each section says something: a heading that nothing follows promises in vain."""
+    # The changelog may be waiting for what comes next.
+    for path in (path for path in bundle.documents if path != "CHANGELOG.md"):
+        page = bundle.document(path)
+        for heading in (heading for heading in page.headings if heading.level in {2, 3}):
+            if not COMMENT.sub("", page.section(heading)).strip():
+                fix = "write what it promises, or take the heading out"
+                yield Note(path, heading.line, f"`{heading.text}` is an empty section", fix)
+
+
 def mirrored_trees(bundle: Bundle) -> Iterator[Note]:
     """Page headings, snippet modules and test files have the same names; scripts have tests."""
     topics = {topic_of(path) for path in bundle.mirrored_pages} | set(bundle.topics)
@@ -84,6 +100,30 @@ def compare_with_tests(bundle: Bundle, folder: str, tests: str) -> Iterator[Note
     for name in sorted(tested - modules - {module.removeprefix("_") for module in modules}):
         what = f"there is no {folder}/{name}.py"
         yield Note(f"{tests}/test_{name}.py", 1, what, "name the file after the module it tests")
+
+
+TEST_FUNCTION = re.compile(r"^(?:async +)?def test", re.MULTILINE)
+
+
+def empty_test_files(bundle: Bundle) -> Iterator[Note]:
+    """Each test file has a test: without one it proves nothing, and no run says so."""
+    for path in bundle.python("tests"):
+        if path.rpartition("/")[2].startswith("test_") and not has_test(bundle, path):
+            fix = "write a test, or take the file out"
+            yield Note(path, 1, "this file has no test function", fix)
+
+
+def has_test(bundle: Bundle, path: str) -> bool:
+    # Parsing every file would take most of the second that all checks may take.
+    if TEST_FUNCTION.search(bundle.text(path)):
+        return True
+    classes = [node for node in bundle.parsed(path)[0].body if isinstance(node, ast.ClassDef)]
+    return any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
+        for item in classes
+        if item.name.startswith("Test")
+        for node in item.body
+    )
 
 
 def blocks_in_sync(bundle: Bundle) -> Iterator[Note]:

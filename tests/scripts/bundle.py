@@ -6,6 +6,8 @@ from tempfile import TemporaryDirectory
 
 import sync
 
+TEST = "def test_it_works():\n    assert True\n"
+
 FILES = {
     "SKILL.md": """\
 ---
@@ -70,12 +72,16 @@ Verified with
 
 ## Decide
 
+Give each row one column of its own.
+
 ## Keys
 
 ```python snippets/models/keys.py::Jar
 ```
 
 ## Databases
+
+They agree.
 
 ## Mistakes
 
@@ -95,6 +101,8 @@ Skip when they do not, read [models](models.md) instead.
 Verified with
 
 ## Decide
+
+Load what you read.
 
 ## Eager loading
 
@@ -187,7 +195,7 @@ async def lazy_load_after_close() -> None:
     raise RuntimeError
 ''',
     "scripts/lint.py": '"""Find mistakes."""\n',
-    "tests/models/test_keys.py": "",
+    "tests/models/test_keys.py": TEST,
     "tests/models/test_mistakes.py": """\
 from snippets.models import mistakes
 
@@ -195,8 +203,8 @@ from snippets.models import mistakes
 def test_the_key_is_missing():
     mistakes.key_in_the_head()
 """,
-    "tests/relationships/test_columns.py": "",
-    "tests/relationships/test_eager_loading.py": "",
+    "tests/relationships/test_columns.py": TEST,
+    "tests/relationships/test_eager_loading.py": TEST,
     "tests/relationships/test_mistakes.py": '''\
 """What is said here proves nothing: no such table."""
 
@@ -212,7 +220,7 @@ GREENLET = (
 def test_jars_are_out_of_reach():
     lazy_load_after_close(DETACHED, GREENLET)
 ''',
-    "tests/scripts/test_lint.py": "",
+    "tests/scripts/test_lint.py": TEST,
 }
 
 

@@ -247,7 +247,7 @@ def test_a_link_in_other_letters_is_told_the_right_ones(tree: bundle.Tree) -> No
         "[`a[0]`](models.md#keys) and [scripts](../scripts/) and [d](models%2Emd)",
         '<a id="own"></a> [a](#own)',
         "## ServiceBase & `.exec()`, *twice*\n\n[a](#servicebase--exec-twice)",
-        "### Twice\n\n### Twice\n\n[a](#twice) [b](#twice-1)",
+        "### Twice\n\nOnce.\n\n### Twice\n\n[a](#twice) [b](#twice-1)",
         "### A [linked](models.md) name\n\n[a](#a-linked-name)",
         "### snake_case stays\n\n[a](#snake_case-stays)",
     ],
@@ -324,11 +324,54 @@ def test_a_page_without_snippets_still_says_when_to_read_it(tree: bundle.Tree) -
     assert found(tree) == [("page-structure", "references/troubleshooting.md")]
 
 
-# mirrored-trees
+# empty-sections
+
+
+@pytest.mark.parametrize("path", ["references/troubleshooting.md", "SKILL.md", "README.md"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "### Locks",
+        "### Locks\n\n \n",
+        "### Locks\n\n<!-- to be\nwritten -->\n",
+        "### Locks\n### Other locks\n\nText.\n",
+        "#### In short\n\n### Locks\n\n#### More\n\n###### Last\n\n### Empty",
+    ],
+)
+def test_an_empty_section_is_found(tree: bundle.Tree, path: str, text: str) -> None:
+    tree.append(path, f"\nSee it there.\n\n{text}\n")
+
+    assert only(tree).rule == "empty-sections"
+
+
+def test_what_follows_an_empty_section_is_not_its_text(tree: bundle.Tree) -> None:
+    tree.replace("references/models.md", "Give each row one column of its own.\n\n", "")
+
+    assert only(tree)[:3] == ("references/models.md", 7, "empty-sections")
+    assert only(tree).what == "`Decide` is an empty section"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "### Locks\n\nText.",
+        "### Locks\n\n#### Of rows\n\nText.",
+        "### Locks\n\n```sh\n## a comment\n## another\n```",
+        "### Locks\n\n| a |\n| --- |",
+        "#### A level that no list of contents has",
+    ],
+)
+def test_a_section_that_says_something_is_no_problem(tree: bundle.Tree, text: str) -> None:
+    tree.append("references/troubleshooting.md", f"\n{text}\n")
+
+    assert findings(tree) == []
+
+
+# mirrored-trees, empty-test-files
 
 
 def test_a_heading_without_a_module_is_found(tree: bundle.Tree) -> None:
-    tree.replace(RELATIONSHIPS, "## Databases\n", "## Many to many\n\n## Databases\n")
+    tree.replace(RELATIONSHIPS, "## Databases\n", "## Many to many\n\nBoth.\n\n## Databases\n")
 
     assert found(tree) == [("mirrored-trees", RELATIONSHIPS)]
     assert "snippets/relationships/many_to_many.py" in only(tree).what
@@ -347,7 +390,7 @@ def test_a_module_without_a_heading_and_a_test_is_found(tree: bundle.Tree) -> No
 
 
 def test_a_test_without_a_module_is_found(tree: bundle.Tree) -> None:
-    tree.write("tests/models/test_mixins.py", "")
+    tree.write("tests/models/test_mixins.py", bundle.TEST)
 
     assert found(tree) == [("mirrored-trees", "tests/models/test_mixins.py")]
 
@@ -359,7 +402,7 @@ def test_a_script_without_a_test_is_found(tree: bundle.Tree) -> None:
 
 
 def test_a_test_of_no_script_is_found(tree: bundle.Tree) -> None:
-    tree.write("tests/scripts/test_mend.py", "")
+    tree.write("tests/scripts/test_mend.py", bundle.TEST)
 
     assert found(tree) == [("mirrored-trees", "tests/scripts/test_mend.py")]
 
@@ -378,15 +421,57 @@ def test_a_topic_without_a_package_is_found(tree: bundle.Tree) -> None:
 
 def test_private_modules_packages_and_helpers_of_tests_need_no_mirror(tree: bundle.Tree) -> None:
     tree.write("snippets/models/_private.py", "")
-    tree.write("tests/models/test__private.py", "")
+    tree.write("tests/models/test__private.py", bundle.TEST)
     tree.write("tests/models/helpers.py", "")
     tree.write("tests/scripts/conftest.py", "")
     tree.write("scripts/_shared.py", "")
-    tree.write("tests/test_demo.py", "")
+    tree.write("tests/test_demo.py", bundle.TEST)
     tree.write("snippets/models/mixins/__init__.py", "")
     tree.write("snippets/models/mixins/inside.py", "")
-    tree.write("tests/models/test_mixins.py", "")
-    tree.replace("references/models.md", "## Databases\n", "## Mixins\n\n## Databases\n")
+    tree.write("tests/models/test_mixins.py", bundle.TEST)
+    tree.replace("references/models.md", "## Databases\n", "## Mixins\n\nShared.\n\n## Databases\n")
+
+    assert findings(tree) == []
+
+
+@pytest.mark.parametrize("path", ["tests/models/test_keys.py", "tests/deep/down/test_keys.py"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        '"""Later."""\n',
+        "# def test_it(): ...\n",
+        "def check_it(): ...\n",
+        "def outer():\n    def test_inside(): ...\n",
+        "class Jar:\n    def test_it(self): ...\n",
+        "class TestJar:\n    def it_works(self): ...\n",
+    ],
+)
+def test_a_test_file_without_a_test_is_found(tree: bundle.Tree, path: str, code: str) -> None:
+    tree.write(path, code)
+
+    assert only(tree)[:3] == (path, 1, "empty-test-files")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def test_it(): ...\n",
+        "async def test_it(): ...\n",
+        "class TestJar:\n    def test_it(self): ...\n",
+        "class TestJar:\n    async def test_it(self): ...\n",
+    ],
+)
+def test_a_test_file_with_one_test_is_no_problem(tree: bundle.Tree, code: str) -> None:
+    tree.write("tests/models/test_keys.py", code)
+
+    assert findings(tree) == []
+
+
+def test_what_helps_tests_needs_none(tree: bundle.Tree) -> None:
+    tree.write("tests/conftest.py", "")
+    tree.write("tests/models/tables.py", "")
+    tree.write("snippets/models/_test_data.py", "")
 
     assert findings(tree) == []
 
@@ -397,7 +482,7 @@ def test_private_modules_packages_and_helpers_of_tests_need_no_mirror(tree: bund
 def test_a_stale_block_is_found(tree: bundle.Tree) -> None:
     tree.replace(EAGER, ").all())", ").unique().all())")
 
-    assert only(tree)[:3] == (RELATIONSHIPS, 13, "blocks-in-sync")
+    assert only(tree)[:3] == (RELATIONSHIPS, 15, "blocks-in-sync")
     assert only(tree).fix == "make sync"
 
 
@@ -460,7 +545,8 @@ def test_a_mistake_that_is_not_told_in_full_is_found(tree: bundle.Tree, label: s
 
 def test_a_topic_may_have_no_mistakes_yet(tree: bundle.Tree) -> None:
     tree.write("snippets/servicebase/__init__.py", "")
-    text = "Read when a.\nSkip when b.\nVerified with\n\n## Decide\n\n## Databases\n\n## Mistakes\n"
+    text = "Read when a.\nSkip when b.\nVerified with\n"
+    text += "".join(f"\n## {name}\n\nNone.\n" for name in ("Decide", "Databases", "Mistakes"))
     tree.write("references/servicebase.md", f"# ServiceBase\n\n{text}")
     tree.append("SKILL.md", "[ServiceBase](references/servicebase.md)\n")
 

@@ -537,7 +537,7 @@ def test_a_stale_block_is_listed_and_left_as_it_is(
     assert run(tree, "--check") == 1
 
     assert capsys.readouterr().out == (
-        "references/models.md:11: the block of snippets/models/keys.py::Jar is stale\n"
+        "references/models.md:13: the block of snippets/models/keys.py::Jar is stale\n"
         "    fix: make sync\n"
         "1 problem (5 pages checked)\n"
     )
