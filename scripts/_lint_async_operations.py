@@ -3,8 +3,9 @@
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
-from _lint_flow import ENDS, QUERIES, Flow, Statement, async_flows, flow_of
+from _lint_flow import ENDS, QUERIES, Flow, Statement, async_flows, bindings, flow_of
 from _lint_index import Class, Member, Project
 from _lint_source import (
     COMPREHENSIONS,
@@ -56,8 +57,9 @@ def one_session_for_all_tasks(project: Project, source: Source) -> Iterator[Hit]
                 for name in flow.sessions_in(ast.Tuple([*call.args])):
                     tasks.setdefault(name, []).append(call)
         for name, calls in tasks.items():
-            if len(calls) > 1 or _repeated(flow, calls[0], name):
-                yield hit(calls[-1], f"`{name}` serves several tasks at once")
+            late = [b for a, b in combinations(calls, 2) if _run_together(flow, a, b)]
+            if late or _repeated(flow, calls[0], name):
+                yield hit(late[-1] if late else calls[-1], f"`{name}` serves several tasks at once")
 
 
 def _shared_at_once(flow: Flow, call: ast.Call) -> set[str]:
@@ -76,12 +78,30 @@ def _shared_at_once(flow: Flow, call: ast.Call) -> set[str]:
     return {name for name in seen if seen.count(name) > 1}
 
 
+def _run_together(flow: Flow, first: ast.Call, second: ast.Call) -> bool:
+    """Whether the first task may still run when the second begins."""
+    if not flow.source.leads_to(first, second):
+        return False
+    return not any(position(wait) < position(second) for wait in _waits_for(flow, first))
+
+
+def _waits_for(flow: Flow, call: ast.Call) -> Iterator[ast.Await]:
+    """Where the task that a call makes is awaited."""
+    statement = flow.source.parents.get(call)
+    names = {name for name, _ in bindings(statement)} if statement is not None else set()
+    for node in flow.nodes:
+        if isinstance(node, ast.Await) and names & names_used(node):
+            yield node
+
+
 def _repeated(flow: Flow, call: ast.Call, name: str) -> bool:
     """Whether a task is made in a loop, with a session from outside of the loop."""
     if not flow.source.in_loop(call):
         return False
     made = [at for at, _ in flow.assigned.get(name, [])]
     loop = next(p for p in flow.source.ancestors(call) if hasattr(p, "body") or hasattr(p, "elt"))
+    if any(flow.source.inside(wait, loop) for wait in _waits_for(flow, call)):
+        return False
     return not any(at >= position(loop) for at in made)
 
 

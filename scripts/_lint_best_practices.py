@@ -154,7 +154,9 @@ def blocking_call(project: Project, source: Source) -> Iterator[Hit]:
             verbs = {"get", "post", "put", "patch", "delete", "head", "request"}
             is_request = name.partition(".")[0] == "requests" and name.rpartition(".")[2] in verbs
             inside = any(isinstance(p, ast.Lambda) for p in source.ancestors(call))
-            if (name in BLOCKING or is_request) and not inside:
+            # A dict may be called `requests` as well.
+            is_module = dotted(call.func).partition(".")[0] in source.imports
+            if (name in BLOCKING or is_request) and is_module and not inside:
                 yield hit(call, f"`{text_of(call.func)}` blocks the event loop")
 
 
@@ -171,37 +173,46 @@ def sql_from_strings(project: Project, source: Source) -> Iterator[Hit]:
     for call in source.all(ast.Call):
         if attribute(call) in {"text", "exec_driver_sql"} and call.args:
             node = call.args[0]
+            flow = flow_of(project, source, source.scope_of(call))
             if isinstance(node, ast.Name):
-                flow = flow_of(project, source, source.scope_of(call))
                 values = flow.values(node.id, node)
                 node = values[0] if len(values) == 1 else node
-            if _has_value_inside(node):
+            if _has_value_inside(flow, node):
                 yield hit(call, "a value stands in the text of the statement")
 
 
-def _has_value_inside(node: ast.expr) -> bool:
+def _has_value_inside(flow: Flow, node: ast.expr) -> bool:
     match node:
         case ast.JoinedStr(values=parts):
             pairs = list(pairwise(parts))
             begins = string_of(parts[0]) if parts else ""
             return bool(QUERY.match(begins)) and any(
-                VALUE_PLACE.search(string_of(before)) and _is_free(after.value)
+                VALUE_PLACE.search(string_of(before)) and _may_be_free(flow, after.value)
                 for before, after in pairs
                 if isinstance(after, ast.FormattedValue)
             )
         case ast.BinOp(left=left, op=ast.Mod(), right=right):
-            return bool(QUERY.match(string_of(left))) and _is_free(right)
+            return bool(QUERY.match(string_of(left))) and _may_be_free(flow, right)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             text = string_of(left)
             ends = (
                 bool(QUERY.match(text)) and bool(VALUE_PLACE.search(text)) and not string_of(right)
             )
-            return (ends and _is_free(right)) or _has_value_inside(left)
+            return (ends and _may_be_free(flow, right)) or _has_value_inside(flow, left)
         case ast.Call(func=ast.Attribute(attr="format", value=inner)):
             return bool(QUERY.match(string_of(inner))) and bool(
                 re.search(r"(?:[=<>]|')\s*\{", string_of(inner))
             )
     return False
+
+
+def _may_be_free(flow: Flow, node: ast.expr) -> bool:
+    """Whether a value may be anything, also through a name that is no parameter."""
+    given = arguments(flow.scope) if is_function(flow.scope) else []
+    if not isinstance(node, ast.Name) or node.id in {argument.arg for argument in given}:
+        return _is_free(node)
+    values = flow.values(node.id, node)
+    return any(map(_is_free, values)) if values else _is_free(node)
 
 
 def _is_free(node: ast.expr) -> bool:

@@ -212,7 +212,8 @@ def cache_orm_objects(project: Project, source: Source) -> Iterator[Hit]:
             match node:
                 case ast.Assign(targets=[ast.Subscript(value=store)], value=value):
                     load = flow.load(value) if "cache" in dotted(store).lower() else None
-                    if load is not None and load.kind in {"query", "get"}:
+                    kept = load is not None and not _ends_with(flow, store)
+                    if load is not None and kept and load.kind in {"query", "get"}:
                         yield hit(node, f"an object of `{load.model.name}` outlives its session")
         names = (
             {name.rpartition(".")[2] for name, _ in decorators(flow.scope)}
@@ -226,6 +227,17 @@ def cache_orm_objects(project: Project, source: Source) -> Iterator[Hit]:
             model = project.table_at(source, kind.name) if kind.name else None
             if model is not None:
                 yield hit(flow.scope, f"an object of `{model.name}` outlives its session")
+
+
+def _ends_with(flow: Flow, store: ast.expr) -> bool:
+    """Whether a dict was made in this function, for its own use."""
+    if not isinstance(store, ast.Name) or any(
+        isinstance(node, ast.Global | ast.Nonlocal) and store.id in node.names
+        for node in flow.nodes
+    ):
+        return False
+    made = [value for _, value in flow.assigned.get(store.id, [])]
+    return bool(made) and all(isinstance(value, ast.Dict | ast.DictComp) for value in made)
 
 
 def send_inside_the_transaction(project: Project, source: Source) -> Iterator[Hit]:
@@ -277,7 +289,7 @@ def cast_a_setting_that_may_be_empty(_project: Project, source: Source) -> Itera
             yield hit(node, "the setting may be an empty text")
 
 
-LIVE = re.compile(r"^/?(?:health|healthz|probe)s?/live(?:ness)?/?$|/livez?$|/liveness/?$")
+LIVE = re.compile(r"(?:^|/)(?:healthz?|probe)s?/live/?$|^/?live/?$|/livez/?$|/liveness/?$")
 
 
 def liveness_asks_the_database(project: Project, source: Source) -> Iterator[Hit]:
@@ -287,7 +299,7 @@ def liveness_asks_the_database(project: Project, source: Source) -> Iterator[Hit
     """
     if not source.mentions("live"):
         return
-    paths = {r.function: _path(r.decorator) for r in project.routes if r.source is source}
+    paths = {r.function: _path(source, r.decorator) for r in project.routes if r.source is source}
     for flow in async_flows(project, source):
         name = flow.scope.name if isinstance(flow.scope, ast.AsyncFunctionDef) else ""
         path = next((p for function, p in paths.items() if function is flow.scope), "")
@@ -300,9 +312,12 @@ def liveness_asks_the_database(project: Project, source: Source) -> Iterator[Hit
                 break
 
 
-def _path(decorator: ast.Call) -> str:
+def _path(source: Source, decorator: ast.Call) -> str:
+    """The path of a route behind the prefix of its router: `/live` of matches is no probe."""
+    router = source.top_value(receiver(decorator))
+    prefix = keyword(router, "prefix") if isinstance(router, ast.Call) else None
     path = decorator.args[0] if decorator.args else keyword(decorator, "path")
-    return string_of(path) if path is not None else ""
+    return "".join(string_of(part) for part in (prefix, path) if part is not None)
 
 
 def listen_on_the_async_engine(project: Project, source: Source) -> Iterator[Hit]:

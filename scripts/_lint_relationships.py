@@ -28,7 +28,7 @@ PAGE = "references/relationships.md"
 RESULTS = {"all", "first", "one", "one_or_none", "fetchall", "fetchone", "fetchmany", "partitions"}
 HARMLESS = {
     "add", "delete", "refresh", "expunge", "len", "print", "repr", "str", "isinstance", "append",
-    "model_validate", "info", "debug", "flush", "bool", "type", "id",
+    "model_validate", "info", "debug", "flush", "bool", "type", "id", "add_all",
 }  # fmt: skip
 EXPECTED = ("raises", "suppress", "warns")
 
@@ -148,8 +148,10 @@ def _state(flow: Flow, name: str, load: Load, node: ast.AST) -> Load:
 def _after_call(
     call: ast.Call, name: str, loaded: frozenset[str], kind: str
 ) -> tuple[frozenset[str] | None, str]:
-    given = [a for a in [*call.args, *(k.value for k in call.keywords)] if dotted(a) == name]
-    if not given:
+    given = [*call.args, *(item.value for item in call.keywords)]
+    if attribute(call) == "run_sync" and any(name in names_used(part) for part in given):
+        return None, kind
+    if not any(name in {dotted(item) for item in _items(part)} for part in given):
         return loaded, kind
     if attribute(call) == "refresh":
         wanted = call.args[1] if len(call.args) > 1 else keyword(call, "attribute_names")
@@ -159,6 +161,11 @@ def _after_call(
             return loaded | {string_of(e) for e in wanted.elts}, kind
         return None, kind
     return (loaded, kind) if attribute(call) in HARMLESS else (None, kind)
+
+
+def _items(node: ast.expr) -> list[ast.expr]:
+    """What an argument hands over: itself, or what stands in its list."""
+    return node.elts if isinstance(node, ast.List | ast.Tuple | ast.Set) else [node]
 
 
 def _flushed(flow: Flow, name: str, node: ast.AST, member: Member) -> bool:

@@ -140,11 +140,26 @@ def of_requirements(root: Path, requirements: Iterable[Requirement]) -> Versions
         if known:
             return Versions(known, str(root / name), complete=True)
     for item in requirements:
-        if exact := re.search(r"===?\s*([\d.]+)(?!\.?\*)", item.limits):
-            known.setdefault(item.name, as_version(exact[1]))
-        elif below := re.search(r"<\s*([\d.]+)", item.limits):
-            known.setdefault(item.name, _just_below(as_version(below[1])))
+        if (newest := _newest(item.limits)) is not None:
+            known.setdefault(item.name, newest)
     return Versions(known, f"the requirements in {root}") if known else None
+
+
+LIMIT = re.compile(r"(===?|~=|<=?)\s*(\d+(?:\.\d+)*)(\.\*)?")
+
+
+def _newest(limits: str) -> Version | None:
+    """The newest version that limits such as `>=2.0,<2.1` or `~=2.0.36` allow; None for any."""
+    found: list[Version] = []
+    for operator, text, star in LIMIT.findall(limits):
+        version = as_version(text)
+        if operator == "<":
+            found.append(_just_below(version))
+        elif operator == "~=":
+            found.append((*version[:-1], 9999))
+        else:
+            found.append((*version, 9999) if star else version)
+    return min(found, default=None)
 
 
 def _just_below(limit: Version) -> Version:

@@ -611,6 +611,12 @@ def commit_after_yield(root: Path) -> None:
         ("uv.lock", '[[package]]\nname = "fastapi"\nversion = "0.112.0"\n', False),
         (".venv/lib/python3.12/site-packages/fastapi-0.112.0.dist-info/METADATA", "", False),
         (".venv/lib/python3.12/site-packages/fastapi-0.165.0.dist-info/METADATA", "", True),
+        ("requirements.txt", "fastapi==0.117.*\n", False),
+        ("requirements.txt", "fastapi==0.118.*\n", True),
+        ("requirements.txt", "fastapi~=0.117.0\n", False),
+        ("requirements.txt", "fastapi~=0.117.0,>=0.117.1\n", False),
+        ("requirements.txt", "fastapi~=0.117\n", True),
+        ("requirements.txt", "fastapi!=0.110.0\n", True),
         ("pyproject.toml", "not toml [", True),
     ],
 )
