@@ -4,6 +4,7 @@ import ast
 import io
 import os
 import re
+import sys
 import tokenize
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -21,6 +22,11 @@ COMMENT = re.compile(r"#\s*lint:\s*ignore(?:\[([^\]]*)\])?(.*)")
 # Of a larger tree only what was asked for is read.
 MAX_CONTEXT = 3000
 HOW = "write `# lint: ignore[rule] why it is right here`"
+
+MEND_SYNTAX = (
+    "correct the syntax, or run lint.py with the project's Python if it is newer than "
+    f"{sys.version_info.major}.{sys.version_info.minor}"
+)
 
 
 class Finding(NamedTuple):
@@ -50,7 +56,9 @@ class Report(NamedTuple):
 def python_files(path: Path) -> Iterator[Path]:
     """The file, or all Python files below a folder that belong to the project itself."""
     if path.is_file():
-        yield path
+        # Read as Python, a notebook may be one harmless expression.
+        if path.suffix != ".ipynb":
+            yield path
         return
     for folder, folders, names in os.walk(path):
         here = Path(folder)
@@ -61,7 +69,9 @@ def python_files(path: Path) -> Iterator[Path]:
             and name not in SKIPPED
             and not (here / name / "pyvenv.cfg").exists()
         )
-        yield from (here / name for name in sorted(names) if name.endswith(".py"))
+        files = (here / name for name in sorted(names) if name.endswith(".py"))
+        # An editor's lock is a link to nowhere, and a pipe would never end.
+        yield from (file for file in files if file.is_file())
 
 
 def shown(path: Path) -> str:
@@ -75,7 +85,8 @@ def read(path: Path) -> Source:
     try:
         with tokenize.open(path) as file:
             return Source(path, file.read(), shown(path))
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+    # A LookupError is an encoding that is none of texts, as `# coding: rot13`.
+    except (SyntaxError, UnicodeDecodeError, LookupError, OSError) as error:
         source = Source(path, "", shown(path))
         source.error = SyntaxError(str(error))
         return source
@@ -135,7 +146,7 @@ def failure(rule: Rule, path: str, error: Exception) -> Finding:
 def check_file(project: Project, source: Source, rules: Collection[str]) -> Iterator[Finding]:
     if source.error is not None:
         line = source.error.lineno or 1
-        yield Finding(source.shown, line, "syntax-error", source.error.msg, "correct the syntax")
+        yield Finding(source.shown, line, "syntax-error", source.error.msg, MEND_SYNTAX)
         return
     found: list[Finding] = []
     broken: set[str] = set()

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,14 @@ def parsed_modules(root: Path, source: str) -> Iterator[Module]:
 
 def _parsed(path: Path) -> ast.Module | None:
     try:
-        if path.is_symlink() or path.stat().st_size > MAX_BYTES:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
-        return ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+        with warnings.catch_warnings():
+            # Of an escape such as "\\d" the project's own tools may warn.
+            warnings.simplefilter("ignore")
+            return ast.parse(path.read_bytes())
+    # What is nested too deeply to parse, data mostly, defines no engine.
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -234,6 +235,37 @@ def test_a_file_that_does_not_parse_is_a_finding_and_the_rest_goes_on(project: P
         ("broken.py", "syntax-error"),
         ("latin.py", "syntax-error"),
     ]
+
+
+def test_a_codec_that_is_none_of_texts_does_not_stop_the_run(project: Path) -> None:
+    write(project, "app.py", WAITING)
+    write(project, "turned.py", "# coding: rot13\n")
+
+    assert [f.rule for f in told_of(project)] == ["blocking-call", "syntax-error"]
+
+
+def test_syntax_of_a_newer_python_is_not_called_wrong(project: Path) -> None:
+    write(project, "app.py", "async def newer() -> None:\n    await = 1\n")
+
+    (finding,) = told_of(project)
+
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"run lint.py with the project's Python if it is newer than {running}" in finding.fix
+
+
+def test_what_is_no_file_is_not_read(project: Path) -> None:
+    write(project, "app.py", "")
+    (project / ".#app.py").symlink_to("me@host.4711")
+    (project / "folder.py").mkdir()
+    os.mkfifo(project / "pipe.py")
+
+    assert [file.name for file in python_files(project)] == ["app.py"]
+
+
+def test_a_notebook_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, "book.ipynb", '{"cells": []}')
+
+    assert "there is no Python file in book.ipynb" in usage_error(capsys, "book.ipynb")
 
 
 def test_folders_of_others_are_left_out(project: Path) -> None:

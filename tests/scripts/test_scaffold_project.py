@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import _scaffold_code
@@ -207,3 +208,20 @@ def test_what_a_project_has_is_found(
     tmp_path: Path, source: str, expected: set[tuple[str, str]]
 ) -> None:
     assert found_in(tmp_path, source) == expected
+
+
+def test_what_python_warns_of_is_read_and_said_by_others(tmp_path: Path) -> None:
+    source = 'engine = create_async_engine("\\d")'
+
+    assert found_in(tmp_path, source) == {("engine", "shop.db.engine")}
+
+
+def test_what_cannot_be_read_as_python_hides_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "deep.py").write_text("x = a" + ".b" * 20_000)
+    (folder / "latin.py").write_bytes(b'NAME = "caf\xe9"\n')
+    (folder / "nul.py").write_bytes(b"NAME = 1\0\n")
+    os.mkfifo(folder / "pipe.py")
+
+    assert found_in(tmp_path, "engine = create_async_engine(url)") == {("engine", "shop.db.engine")}
