@@ -1,6 +1,10 @@
 """What the command lines of the scripts have in common."""
 
 import argparse
+import io
+import os
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 
@@ -21,3 +25,19 @@ def seconds(text: str) -> float:
     if not 0 < number <= 600:
         raise ValueError(text)
     return number
+
+
+def run(main: Callable[[], int]) -> int:
+    """Run a command whose reader may have seen enough, or not know every letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # The name of a file may be no text at all, and the terminal may know ASCII only.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has gone; the interpreter would complain about the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code

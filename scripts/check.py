@@ -21,6 +21,7 @@ import _checks_pages
 import _checks_safety
 import _checks_skill
 from _bundle import Bundle, Note
+from _command import run
 from _outside import OUTSIDE, stage
 from sync import count
 
@@ -156,4 +157,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # Syntax trees are many objects and no garbage: collecting would cost a fifth of the run.
     gc.disable()
-    sys.exit(main())
+    sys.exit(run(main))

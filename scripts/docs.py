@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 from _command import Parser, seconds
+from _command import run as run_command
 from _docs_fetch import FetchError, fetch, moved_to, section_text
 from _docs_pages import ALIASES, TOPICS, Page, Topic, official
 from _interpreter import Interpreter, InterpreterError, ProbeError, ask, find_interpreter
@@ -357,4 +358,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
 import _versions
-from _command import Parser, seconds
+from _command import Parser, run, seconds
 from _interpreter import (
     Interpreter,
     InterpreterError,
@@ -534,4 +534,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

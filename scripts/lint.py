@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from _command import run as run_command
 from _lint_report import FORMATS, told
 from _lint_rules import META, RULES
 from _lint_run import chosen, run
@@ -94,4 +95,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # Syntax trees are many objects and no garbage: collecting would cost a fifth of the run.
     gc.disable()
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from _command import Parser
+from _command import run as run_command
 from _scaffold_add import Addition, add_patterns
 from _scaffold_app import (
     DATABASES,
@@ -335,4 +336,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
