@@ -150,13 +150,15 @@ def find_url(project: Path, given: str | None) -> tuple[str, str] | None:
     if url := os.environ.get("DATABASE_URL"):
         return url, "DATABASE_URL"
     try:
-        text = (project / ".env").read_text(encoding="utf-8")
+        text = (project / ".env").read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return None
-    found = re.search(r"^\s*(?:export\s+)?DATABASE_URL\s*=\s*(.*?)\s*$", text, re.MULTILINE)
-    if not found or not (url := re.sub(r"^(['\"])(.*)\1$", r"\2", found[1])):
-        return None
-    return url, ".env"
+    # A comment follows the quotes, or a blank: in a password # is a letter.
+    value = r"(?:'(?P<single>[^'\n]*)'|\"(?P<double>[^\"\n]*)\"|(?P<bare>.*?))"
+    line = rf"^\s*(?:export\s+)?DATABASE_URL\s*=[ \t]*{value}(?:[ \t]+#.*|\s*)$"
+    found = re.search(line, text, re.MULTILINE)
+    url = found and next(filter(None, found.groups()), "")
+    return (url, ".env") if url else None
 
 
 # Interpreter and packages

@@ -622,6 +622,26 @@ def test_the_url_comes_from_the_option_then_the_environment_then_the_file(
     assert doctor.find_url(tmp_path, "sqlite://") == ("sqlite://", "--url")
 
 
+@pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        ("sqlite:///a.db # of this machine", "sqlite:///a.db"),
+        ("'sqlite:///a.db'  # of this machine", "sqlite:///a.db"),
+        ('"sqlite:///a b.db"', "sqlite:///a b.db"),
+        ("  sqlite:///a.db  ", "sqlite:///a.db"),
+        ("postgresql://u:p#w@h/a", "postgresql://u:p#w@h/a"),
+        ("'postgresql://u:p #w@h/a'", "postgresql://u:p #w@h/a"),
+        ("", None),
+        ("''", None),
+    ],
+)
+def test_the_file_is_read_as_others_read_it(tmp_path: Path, line: str, url: str | None) -> None:
+    text = f"# ours\nDATABASE_URL={line}\nOTHER=1 # two\n"
+    (tmp_path / ".env").write_text(text, encoding="utf-8-sig")
+
+    assert doctor.find_url(tmp_path, None) == (url and (url, ".env"))
+
+
 @pytest.mark.parametrize("drivername", DRIVERS)
 @pytest.mark.parametrize("place", ["refused", "unknown host", "option"])
 def test_a_password_is_never_printed(
