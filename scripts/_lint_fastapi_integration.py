@@ -1,6 +1,7 @@
 """Rules of the page on FastAPI."""
 
 import ast
+import re
 from collections.abc import Iterator
 
 from _lint_async_operations import caught
@@ -28,6 +29,10 @@ VALIDATORS = {"BeforeValidator", "AfterValidator", "WrapValidator", "PlainValida
 FIELDS = {"pydantic.Field", "pydantic.fields.Field", "sqlmodel.Field", "sqlmodel.main.Field"}
 ANSWERS = {"HTTPException", "JSONResponse", "PlainTextResponse"}
 STREAMS = {"StreamingResponse", "EventSourceResponse"}
+OWN_SESSION = re.compile(
+    r"dependency_overrides.*\b\w*(?:session|db|database|engine|factory|uow|unit_of_work)\w*\s*[\]:]",
+    re.IGNORECASE,
+)
 LIFESPANS = ("lifespan_context", "LifespanManager", "asgi_lifespan", "TestClient(")
 
 
@@ -301,6 +306,9 @@ def client_without_lifespan(project: Project, source: Source) -> Iterator[Hit]:
         if other.path.name == "conftest.py" and other.path.parent in {folder, *folder.parents}
     ]
     if any(other.mentions(*LIFESPANS) for other in helpers):
+        return
+    # With a session of the tests the lifespan is left out on purpose: it opens the real database.
+    if any(OWN_SESSION.search(other.text) for other in (source, *helpers)):
         return
     if not project.any_mentions("lifespan=", tests=False):
         return
