@@ -934,6 +934,14 @@ def test_in_a_checkout_ignored_files_are_left_out_and_new_ones_are_not(tree: bun
     assert found(tree) == [("clean-tree", "uv.lock")]
 
 
+def test_an_environment_that_lies_elsewhere_is_no_part_of_the_bundle(tree: bundle.Tree) -> None:
+    git(tree, "init")
+    tree.write(".gitignore", (check.ROOT / ".gitignore").read_text(encoding="utf-8"))
+    (tree.root / ".venv").symlink_to(tree.root / "snippets")
+
+    assert findings(tree) == []
+
+
 def test_without_a_checkout_what_tools_leave_behind_is_left_out(tree: bundle.Tree) -> None:
     for folder in (".venv", ".venv-floor", "build", ".mypy_cache", "scripts/__pycache__"):
         tree.write(f"{folder}/CLAUDE.md", "")
