@@ -122,14 +122,32 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_pyproject(path: Path) -> Iterator[Requirement]:
-    project = read_toml(path).get("project", {})
+    settings = read_toml(path)
+    project = settings.get("project", {})
     listed = [*project.get("dependencies", [])]
-    for group in project.get("optional-dependencies", {}).values():
-        listed += group
+    groups = [*project.get("optional-dependencies", {}).values()]
+    groups += settings.get("dependency-groups", {}).values()
+    listed += [item for group in groups for item in group if isinstance(item, str)]
     lines = _lines(path)
     for text in listed:
         line = next((n for n, there in enumerate(lines, 1) if str(text) in there), 1)
         yield from _parsed(str(text), path, line)
+    for name, text in _of_poetry(settings.get("tool", {}).get("poetry", {})):
+        line = next((n for n, there in enumerate(lines, 1) if there.startswith(name)), 1)
+        yield from _parsed(text, path, line)
+
+
+def _of_poetry(poetry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and requirements; a version alone is exact there."""
+    tables = [poetry.get("dependencies", {}), poetry.get("dev-dependencies", {})]
+    tables += [group.get("dependencies", {}) for group in poetry.get("group", {}).values()]
+    for name, value in (item for table in tables for item in table.items()):
+        several = value if isinstance(value, list) else [value]
+        options = [one if isinstance(one, dict) else {"version": one} for one in several]
+        extras = ",".join(extra for one in options for extra in one.get("extras", []))
+        limits = str(options[0].get("version", "")) if len(options) == 1 else ""
+        exact = "==" if limits[:1].isdigit() else ""
+        yield name, f"{name}[{extras}] {exact}{limits}"
 
 
 def of_requirements(root: Path, requirements: Iterable[Requirement]) -> Versions | None:
@@ -145,7 +163,7 @@ def of_requirements(root: Path, requirements: Iterable[Requirement]) -> Versions
     return Versions(known, f"the requirements in {root}") if known else None
 
 
-LIMIT = re.compile(r"(===?|~=|<=?)\s*(\d+(?:\.\d+)*)(\.\*)?")
+LIMIT = re.compile(r"(===?|~=|<=?|\^)\s*(\d+(?:\.\d+)*)(\.\*)?")
 
 
 def _newest(limits: str) -> Version | None:
@@ -157,6 +175,10 @@ def _newest(limits: str) -> Version | None:
             found.append(_just_below(version))
         elif operator == "~=":
             found.append((*version[:-1], 9999))
+        elif operator == "^":
+            # Poetry's: up to the next change of the first number that is not 0.
+            fixed = next((n for n, part in enumerate(version, 1) if part), len(version))
+            found.append((*version[:fixed], 9999))
         else:
             found.append((*version, 9999) if star else version)
     return min(found, default=None)

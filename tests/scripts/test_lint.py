@@ -649,6 +649,13 @@ def commit_after_yield(root: Path) -> None:
         ("requirements.txt", "fastapi~=0.117.0,>=0.117.1\n", False),
         ("requirements.txt", "fastapi~=0.117\n", True),
         ("requirements.txt", "fastapi!=0.110.0\n", True),
+        ("pyproject.toml", '[tool.poetry.dependencies]\nfastapi = "^0.117.1"\n', False),
+        ("pyproject.toml", '[tool.poetry.dependencies]\nfastapi = "^0.118"\n', True),
+        (
+            "pyproject.toml",
+            '[tool.poetry.group.main.dependencies]\nfastapi = {version = "0.117.*"}\n',
+            False,
+        ),
         ("pyproject.toml", "not toml [", True),
     ],
 )
