@@ -302,23 +302,27 @@ async def test_repeated_work_goes_on_after_an_error_and_ends_with_its_round(
     assert "broken on purpose" in caplog.text
 
 
-async def test_a_round_that_does_not_end_is_cancelled() -> None:
-    begun = asyncio.Event()
-    cancelled = False
+class EndlessRound:
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.cancelled = False
 
-    async def work() -> None:
-        nonlocal cancelled
-        begun.set()
+    async def __call__(self) -> None:
+        self.begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            cancelled = True
+            self.cancelled = True
             raise
 
-    async with asyncio.timeout(PATIENCE), repeating(work, pause=0.01, patience=0.05):
-        await begun.wait()
 
-    assert cancelled
+async def test_a_round_that_does_not_end_is_cancelled() -> None:
+    work = EndlessRound()
+
+    async with asyncio.timeout(PATIENCE), repeating(work, pause=0.01, patience=0.05):
+        await work.begun.wait()
+
+    assert work.cancelled
 
 
 async def test_a_round_that_waited_for_what_others_cancelled_is_not_the_last(
@@ -368,28 +372,18 @@ async def test_a_round_that_does_not_end_when_cancelled_is_left_behind(
 
 
 async def test_a_round_is_cancelled_when_nobody_waits_for_it_any_more() -> None:
-    begun = asyncio.Event()
-    cancelled = False
-
-    async def work() -> None:
-        nonlocal cancelled
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled = True
-            raise
+    work = EndlessRound()
 
     async def block() -> None:
         async with repeating(work, pause=0.01, patience=PATIENCE):
             await asyncio.Event().wait()
 
     serving = asyncio.create_task(block())
-    await begun.wait()
+    await work.begun.wait()
     serving.cancel()
     await asyncio.sleep(0)  # now it waits for the round
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
 
-    assert cancelled
+    assert work.cancelled
