@@ -235,13 +235,23 @@ def attribute_of_call(member: Member) -> str:
 
 
 class Project:
-    """All files that are looked at, and what was found out about their project."""
+    """All files that are looked at, and what was found out about their project.
+
+    It is `whole` unless it has files that nobody read: what is missing may be there.
+    """
 
     def __init__(
-        self, sources: list[Source], root: Path, versions: Versions, requirements: list[Requirement]
+        self,
+        sources: list[Source],
+        root: Path,
+        versions: Versions,
+        requirements: list[Requirement],
+        *,
+        whole: bool = True,
     ) -> None:
         self.sources = sources
         self.root = root
+        self.whole = whole
         self.versions = versions
         self.requirements = requirements
         self._modules: dict[str, list[Source]] = defaultdict(list)

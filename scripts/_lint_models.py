@@ -696,6 +696,8 @@ def half_imported_models(project: Project, source: Source) -> Iterator[Hit]:
     Cause: nobody imported the file of the other model.
     Fix: import the package that imports all models.
     """
+    if not project.whole:
+        return
     known = project.once("names of models", lambda: _known_models(project))
     for item in _tables(project, source):
         for member in item.own_members:

@@ -100,10 +100,12 @@ def run(paths: Sequence[Path], rules: Collection[str], python: str | None = None
     root = project_root(paths[0].resolve())
     # Models may live in files that nobody asked about: read those too, but report nothing there.
     around = list(islice(python_files(root), MAX_CONTEXT))
-    context = dict.fromkeys(around if len(around) < MAX_CONTEXT else ())
-    sources = [read(path) for path in wanted | context]
+    is_small = len(around) < MAX_CONTEXT
+    sources = [read(path) for path in wanted | dict.fromkeys(around if is_small else ())]
+    whole = is_small or root in {path.resolve() for path in paths}
     requirements = requirements_of(root)
-    project = Project(sources, root, find_versions(root, python, requirements), requirements)
+    versions = find_versions(root, python, requirements)
+    project = Project(sources, root, versions, requirements, whole=whole)
     looked_at = [source for source in sources if source.path in wanted]
     findings: set[Finding] = set()
     for source in looked_at:

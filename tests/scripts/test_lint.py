@@ -222,6 +222,28 @@ def test_models_of_other_files_are_known_when_one_file_is_looked_at(project: Pat
     assert findings_of(queries) == {("shop/queries/boxes.py", 5)}
 
 
+def test_of_a_tree_too_large_to_read_nothing_is_called_missing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = "from sqlmodel import Field, Relationship, SQLModel\n"
+    key = "    id: int | None = Field(default=None, primary_key=True)\n"
+    write(project, "trucks.py", f"{heads}class Truck(SQLModel, table=True):\n{key}")
+    trailers = write(
+        project,
+        "trailers.py",
+        f"{heads}class Trailer(SQLModel, table=True):\n{key}"
+        "    trucks: list['Truck'] = Relationship()\n"
+        "    sheds: list['Shed'] = Relationship()\n",
+    )
+    missing = ("trailers.py", 5)
+    assert findings_of(trailers, "half-imported-models") == {missing}
+
+    monkeypatch.setattr(_lint_run, "MAX_CONTEXT", 2)
+
+    assert findings_of(trailers, "half-imported-models") == set()
+    assert findings_of(project, "half-imported-models") == {missing}  # all of it was asked for
+
+
 def test_a_file_that_does_not_parse_is_a_finding_and_the_rest_goes_on(project: Path) -> None:
     write(project, "broken.py", "def f(:\n")
     write(project, "latin.py", "# -*- coding: nothing -*-\n")
