@@ -69,7 +69,7 @@ def engine_for(
     engine = create_async_engine(url, **common | options)
     if url.get_backend_name() == "postgresql":
         _refuse_empty_commits(engine)
-    elif url.get_driver_name() == "aiomysql":
+    else:
         event.listen(engine.sync_engine, "do_connect", _bound_handshake)
     return engine
 
@@ -87,7 +87,8 @@ def _unless_in_url(url: URL, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bound_handshake(dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:
-    options.setdefault("async_creator_fn", partial(connect_in_time, dialect))
+    ours = {"async_creator_fn": partial(connect_in_time, dialect)}
+    options.update((ours if dialect.driver == "aiomysql" else {}) | options)
 
 
 async def connect_in_time(dialect: Any, **options: Any) -> Any:
