@@ -62,7 +62,7 @@ async def server_connection_limit(connection: AsyncConnection) -> int | None:
                 " - current_setting('superuser_reserved_connections')::int"
                 # since PostgreSQL 16, for those who are granted them
                 " - coalesce(current_setting('reserved_connections', true), '0')::int)"
-                " FROM pg_roles WHERE rolname = current_user"
+                " FROM pg_roles WHERE rolname = session_user"
             )
         case "mysql" | "mariadb":
             statement = (

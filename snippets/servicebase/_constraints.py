@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from sqlalchemy import (
+    Column,
     Constraint,
     ForeignKeyConstraint,
     Index,
@@ -43,9 +45,13 @@ def _columns(rule: Constraint | Index) -> tuple[str, ...]:
 
 
 def check_columns(check: CheckConstraint) -> tuple[str, ...]:
-    """Return the table's columns whose names are in the condition, which is often mere text."""
-    words = set(re.findall(r"\w+", str(check.sqltext)))
-    return tuple(column.name for column in check.table.columns if column.name in words)
+    return tuple(column.name for column in columns_named_in(check.table, check.sqltext))
+
+
+def columns_named_in(table: Any, *clauses: object) -> list[Column[Any]]:
+    """Return the table's columns whose names are in the clauses, which are often mere text."""
+    text = " ".join(map(str, clauses))
+    return [c for c in table.columns if re.search(rf"(?<!\w){re.escape(c.name)}(?!\w)", text)]
 
 
 def _names(table: Table, rule: Constraint | Index) -> set[str]:

@@ -1,6 +1,6 @@
 """Tell which writes may be refused: only those need a savepoint, which costs two round trips."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlmodel import SQLModel
 
-from snippets.servicebase._constraints import check_columns
+from snippets.servicebase._constraints import columns_named_in
 from snippets.servicebase._shape import shape_of, table_of
 from snippets.servicebase._values import fits
 
@@ -48,7 +48,7 @@ def guarded(model: type[SQLModel]) -> frozenset[str]:
     watched = {column for column in table.columns if column.primary_key or column.foreign_keys}
     for column in table.columns:
         if column.computed is not None:  # what it is made from may break a rule about it
-            watched |= _named_in(table, [column.computed.sqltext])
+            watched |= {*columns_named_in(table, column.computed.sqltext)}
     for index in table.indexes:
         if index.unique:
             watched |= _watched_by_index(table, index)
@@ -62,7 +62,7 @@ def _watched_by(table: Table, constraint: Constraint) -> set[Column[Any]]:
         case UniqueConstraint():
             return set(constraint.columns)
         case CheckConstraint():
-            return {table.columns[name] for name in check_columns(constraint)}
+            return {*columns_named_in(table, constraint.sqltext)}
         case PrimaryKeyConstraint() | ForeignKeyConstraint():
             return set()  # they are known by their columns
     return set(table.columns)  # EXCLUDE, whose expressions are often mere text
@@ -71,13 +71,8 @@ def _watched_by(table: Table, constraint: Constraint) -> set[Column[Any]]:
 def _watched_by_index(table: Table, index: Index) -> set[Column[Any]]:
     """Return its columns, those in its expressions, and those that take a row into it (WHERE)."""
     where = [options.get("where") for options in index.dialect_options.values()]
-    found = set(index.columns) | _named_in(table, [*index.expressions, *where])
+    found = {*index.columns, *columns_named_in(table, *index.expressions, *where)}
     return found or set(table.columns)
-
-
-def _named_in(table: Table, clauses: Iterable[object]) -> set[Column[Any]]:
-    text = " ".join(map(str, clauses))
-    return {column for column in table.columns if column.name in text}
 
 
 @cache

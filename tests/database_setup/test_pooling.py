@@ -83,6 +83,10 @@ async def test_an_accounts_own_limit_counts(engine: AsyncEngine) -> None:
     try:
         async with few.connect() as connection:
             assert await server_connection_limit(connection) == 7
+        if engine.dialect.name == "postgresql":  # whoever logged in counts, not whom they became
+            async with engine.begin() as connection:
+                await connection.execute(text(f"SET LOCAL ROLE {name}"))
+                assert await server_connection_limit(connection) != 7
     finally:
         await few.dispose()
         async with engine.begin() as connection:
