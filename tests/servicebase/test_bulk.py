@@ -51,6 +51,7 @@ class Sleeve(SQLModel, table=True):
     serial: uuid.UUID | None = Field(
         default_factory=uuid.uuid4, sa_column=sa.Column(sa.Uuid, nullable=True)
     )
+    notes: dict[str, Any] | None = Field(default=None, sa_column=sa.Column(sa.JSON))
 
 
 class SleeveData(BaseModel):
@@ -430,6 +431,10 @@ async def test_rows_have_the_defaults_that_an_object_has(session: AsyncSession) 
     assert [row.colour for row in (one, *many)] == ["grey", "grey", "red"]
     assert [row.colour for row in changed] == ["red", "grey"]
     assert len({row.serial for row in (one, *many, *changed)} - {None}) == 4
+    empty = sa.select(sa.func.count()).where(sa.cast(sa.column("notes"), sa.Text).is_(None))
+    query = empty.where(sa.column("code") != "a").select_from(Sleeve.__table__)  # type: ignore[attr-defined]
+    # Not the null of JSON, which `create` writes where a column has not `none_as_null`.
+    assert await (await session.connection()).scalar(query) == 3
 
 
 class ComparedText(str):
